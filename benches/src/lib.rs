@@ -1,0 +1,1 @@
+//! Adapters of the peers that the benches compare with.

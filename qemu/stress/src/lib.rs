@@ -1,0 +1,2 @@
+//! The main job: rebuild real mount trees and stress them on all CPUs.
+#![no_std]

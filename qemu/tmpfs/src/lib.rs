@@ -1,0 +1,2 @@
+//! An in-memory file system with a lock-free dentry cache.
+#![no_std]
