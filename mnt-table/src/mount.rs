@@ -45,7 +45,7 @@ use crate::id::{Id, unique_after};
 use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -173,7 +173,7 @@ pub struct Mount<D: Dentry> {
     root: Arc<D>,
     // Constant.
     unique_id: u64,
-    id: Mutex<Option<Id>>,
+    id: plain::Mutex<Option<Id>>,
     number: u32,
     source: Arc<str>,
     // Written by references; inline until it is shared.
@@ -227,7 +227,7 @@ impl<D: Dentry> Mount<D> {
             root: spec.root,
             unique_id: unique_after(after),
             number: id.number(),
-            id: Mutex::new(Some(id)),
+            id: plain::Mutex::new(Some(id)),
             source: spec.source,
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
@@ -541,11 +541,6 @@ impl<D: Dentry> Anchor<D> {
             return Ok(anchor);
         }
         Err(anchor.put(guard))
-    }
-
-    /// One more user, for a holder of one.
-    pub(crate) fn get(&self) {
-        self.users.get();
     }
 
     /// One user less; the caller settles after its pin.

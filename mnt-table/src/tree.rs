@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
 use crate::dentry::{Dentry, RegisterError};
+use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Anchor, Edge, Mount, MountSpec, state};
 use crate::namespace::{MntNamespace, Mountpoint};
@@ -180,6 +181,24 @@ impl<D: Dentry> WriteSet<D> {
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
         Ok(mount)
+    }
+
+    /// A peer group without members, with the lowest free id of `ns`; younger than `master`.
+    ///
+    /// # Errors
+    /// `ENOMEM`; also when ids run out.
+    pub fn new_group(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        master: Option<&Group<D>>,
+    ) -> Result<Arc<Group<D>>, NoMemory> {
+        debug_assert!(self.holds(ns));
+        Ok(Group::new(ns.lock.group_ids.take().ok_or(NoMemory)?, master))
+    }
+
+    /// Locks `group`, which the caller just made and nobody else knows.
+    pub fn add_new_group(&mut self, group: &Arc<Group<D>>) {
+        self.adopt_group(Arc::clone(group));
     }
 
     /// Makes ready to attach `child` on `dentry` in `parent`.
