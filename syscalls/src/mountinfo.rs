@@ -84,7 +84,8 @@ impl MountOptions {
         self.verbatim = None;
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the field.
+    pub fn write(&self, out: &mut Vec<u8>) {
         if let Some(text) = &self.verbatim {
             return out.extend_from_slice(text);
         }
@@ -98,7 +99,7 @@ impl MountOptions {
 }
 
 /// The optional fields: how the mount takes part in propagation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PropagationTags {
     /// `shared:N`: the peer group.
     pub shared: Option<u32>,
