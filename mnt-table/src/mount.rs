@@ -175,7 +175,7 @@ pub struct Mount<D: Dentry> {
     unique_id: u64,
     id: plain::Mutex<Option<Id>>,
     number: u32,
-    source: Arc<str>,
+    source: Arc<[u8]>,
     // Written by references; inline until it is shared.
     refs: Counter,
     /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
@@ -212,7 +212,7 @@ pub struct MountSpec<D: Dentry> {
     /// Per-mount flags.
     pub flags: MountFlags,
     /// The device name that mountinfo shows.
-    pub source: Arc<str>,
+    pub source: Arc<[u8]>,
 }
 
 impl<D: Dentry> Mount<D> {
@@ -262,7 +262,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     /// Sets the flags. Context: holds the namespace's lock.
-    pub fn set_flags(&self, flags: MountFlags) {
+    pub(crate) fn set_flags(&self, flags: MountFlags) {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
@@ -292,7 +292,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     /// The device name.
-    pub fn source(&self) -> &Arc<str> {
+    pub fn source(&self) -> &Arc<[u8]> {
         &self.source
     }
 
@@ -304,6 +304,12 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Home]: pairs with the Release in the tree's changes.
         // SAFETY: a namespace is retired after its last mount left it [Reach].
         unsafe { self.ns.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Whether it is in some namespace; a moment's answer unless that namespace is locked.
+    pub fn is_mounted(&self) -> bool {
+        // Acquire [Home]: as in `domain`.
+        !self.ns.load(Ordering::Acquire).is_null()
     }
 
     /// Where it is attached: parent and mountpoint, read together; `None` for the root of a tree.

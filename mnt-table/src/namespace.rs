@@ -66,6 +66,8 @@ pub(crate) struct WriterLine<D: Dentry> {
     pub(crate) holder: AtomicUsize,
     /// Counts every change that a listing shows.
     generation: AtomicU64,
+    /// Tasks, and whatever else keeps the namespace from dying.
+    users: AtomicUsize,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
     pub(crate) state: UnsafeCell<NsState<D>>,
@@ -145,6 +147,7 @@ impl<D: Dentry> MntNamespace<D> {
                 lock: RawLock::new(),
                 holder: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
+                users: AtomicUsize::new(0),
                 mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
                 group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
                 state: UnsafeCell::new(NsState {
@@ -179,6 +182,19 @@ impl<D: Dentry> MntNamespace<D> {
     pub fn generation(&self) -> u64 {
         // Acquire: with the generation comes what it counts.
         self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// One more task, file or bind keeps the namespace from dying.
+    pub fn get_user(&self) {
+        // Relaxed: the caller has a user, or made the namespace.
+        self.lock.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One user less. Whoever gets `true` was the last, and dissolves the namespace.
+    #[must_use]
+    pub fn put_user(&self) -> bool {
+        // AcqRel: what the other users did comes before the end.
+        self.lock.users.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(crate) fn bump_generation(&self) {

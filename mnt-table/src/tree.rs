@@ -15,7 +15,7 @@ use core::ptr::{self, NonNull};
 use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
-use crate::mount::{Anchor, Edge, Mount, MountSpec, state};
+use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order};
@@ -89,6 +89,13 @@ impl<D: Dentry> WriteSet<D> {
     /// Sets whether `mount` can be bound.
     pub fn set_unbindable(&mut self, mount: &Mount<D>, unbindable: bool) {
         self.tree_mut(mount).unbindable = unbindable;
+    }
+
+    /// Sets `mount`'s flags.
+    pub fn set_flags(&mut self, mount: &Mount<D>, flags: MountFlags) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        mount.set_flags(flags);
+        ns.bump_generation();
     }
 
     /// Whether a user may not separate `mount` from its parent.
