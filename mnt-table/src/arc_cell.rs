@@ -35,6 +35,11 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         Loaded(self.0.load(guard))
     }
 
+    /// The value of this moment, to keep.
+    pub fn load_full(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
     /// Puts `value` in and returns what was there, which readers may still be using.
     pub fn swap(&self, value: Arc<T>, guard: &Guard) -> Arc<T> {
         self.0.swap(value, guard)
@@ -68,6 +73,10 @@ mod body {
             RefOf(self.0.load(), core::marker::PhantomData)
         }
 
+        pub(super) fn load_full(&self) -> Arc<T> {
+            self.0.load_full()
+        }
+
         pub(super) fn swap(&self, value: Arc<T>, _guard: &Guard) -> Arc<T> {
             self.0.swap(value)
         }
@@ -77,6 +86,7 @@ mod body {
 #[cfg(all(not(feature = "std"), not(loom)))]
 mod body {
     use super::{Arc, Guard};
+    use crate::reclaim::pin;
     use crate::sync::{AtomicPtr, Ordering};
 
     pub(super) type Ref<'g, T> = &'g T;
@@ -93,6 +103,16 @@ mod body {
             // SAFETY: from `Arc::into_raw`; the count of a replaced value is dropped through the reclaimer, so the
             // value outlives the pin.
             unsafe { &*self.0.load(Ordering::Acquire) }
+        }
+
+        pub(super) fn load_full(&self) -> Arc<T> {
+            let _pinned = pin();
+            let value = self.0.load(Ordering::Acquire);
+            // SAFETY: as in `load`; the value's count is not zero while a pin that saw it lasts.
+            unsafe {
+                Arc::increment_strong_count(value);
+                Arc::from_raw(value)
+            }
         }
 
         pub(super) fn swap(&self, value: Arc<T>, guard: &Guard) -> Arc<T> {
@@ -136,6 +156,10 @@ mod body {
 
         pub(super) fn load<'g>(&'g self, _guard: &'g Guard) -> Ref<'g, T> {
             RefOf(Arc::clone(&self.0.read().expect("a model that panics ends")), core::marker::PhantomData)
+        }
+
+        pub(super) fn load_full(&self) -> Arc<T> {
+            Arc::clone(&self.0.read().expect("a model that panics ends"))
         }
 
         pub(super) fn swap(&self, value: Arc<T>, _guard: &Guard) -> Arc<T> {

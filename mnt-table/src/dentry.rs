@@ -88,6 +88,31 @@ pub trait SuperBlock: Send + Sync + 'static {
     fn shutdown(&self);
 }
 
+/// The root of a file system instance that is about to be mounted: keeps the instance going until its first mount does.
+pub struct SuperBlockRef<D: Dentry>(Arc<D>);
+
+impl<D: Dentry> SuperBlockRef<D> {
+    /// Holds the instance whose root is `root`.
+    pub fn new(root: Arc<D>) -> Self {
+        root.super_block().active().add();
+        SuperBlockRef(root)
+    }
+
+    /// The root dentry.
+    pub fn root(&self) -> &Arc<D> {
+        &self.0
+    }
+}
+
+impl<D: Dentry> Drop for SuperBlockRef<D> {
+    fn drop(&mut self) {
+        let super_block = self.0.super_block();
+        if super_block.active().remove() {
+            super_block.shutdown();
+        }
+    }
+}
+
 /// How many mounts of a superblock there are, in all namespaces.
 ///
 /// Mounts of one superblock share this line; mounts of different superblocks share nothing.

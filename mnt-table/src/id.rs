@@ -14,7 +14,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::platform::{CPUS_MAX, cpu};
-use crate::sync::{Mutex, Ordering, plain::AtomicU64};
+use crate::sync::Ordering;
+use crate::sync::plain::{AtomicU64, Mutex};
 
 const CPU_BITS: u32 = CPUS_MAX.trailing_zeros();
 
@@ -54,7 +55,6 @@ pub struct IdPool(Mutex<Option<Pool>>);
 const BLOCKS_MAX: u32 = (1 << 31) / 64;
 
 impl IdPool {
-    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         IdPool(Mutex::new(None))
     }

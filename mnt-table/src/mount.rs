@@ -45,7 +45,7 @@ use crate::id::{Id, unique_after};
 use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -173,9 +173,9 @@ pub struct Mount<D: Dentry> {
     root: Arc<D>,
     // Constant.
     unique_id: u64,
-    id: Mutex<Option<Id>>,
+    id: plain::Mutex<Option<Id>>,
     number: u32,
-    source: Arc<str>,
+    source: Arc<[u8]>,
     // Written by references; inline until it is shared.
     refs: Counter,
     /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
@@ -212,7 +212,7 @@ pub struct MountSpec<D: Dentry> {
     /// Per-mount flags.
     pub flags: MountFlags,
     /// The device name that mountinfo shows.
-    pub source: Arc<str>,
+    pub source: Arc<[u8]>,
 }
 
 impl<D: Dentry> Mount<D> {
@@ -227,7 +227,7 @@ impl<D: Dentry> Mount<D> {
             root: spec.root,
             unique_id: unique_after(after),
             number: id.number(),
-            id: Mutex::new(Some(id)),
+            id: plain::Mutex::new(Some(id)),
             source: spec.source,
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
@@ -262,7 +262,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     /// Sets the flags. Context: holds the namespace's lock.
-    pub fn set_flags(&self, flags: MountFlags) {
+    pub(crate) fn set_flags(&self, flags: MountFlags) {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
@@ -292,7 +292,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     /// The device name.
-    pub fn source(&self) -> &Arc<str> {
+    pub fn source(&self) -> &Arc<[u8]> {
         &self.source
     }
 
@@ -304,6 +304,12 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Home]: pairs with the Release in the tree's changes.
         // SAFETY: a namespace is retired after its last mount left it [Reach].
         unsafe { self.ns.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Whether it is in some namespace; a moment's answer unless that namespace is locked.
+    pub fn is_mounted(&self) -> bool {
+        // Acquire [Home]: as in `domain`.
+        !self.ns.load(Ordering::Acquire).is_null()
     }
 
     /// Where it is attached: parent and mountpoint, read together; `None` for the root of a tree.
@@ -541,11 +547,6 @@ impl<D: Dentry> Anchor<D> {
             return Ok(anchor);
         }
         Err(anchor.put(guard))
-    }
-
-    /// One more user, for a holder of one.
-    pub(crate) fn get(&self) {
-        self.users.get();
     }
 
     /// One user less; the caller settles after its pin.

@@ -17,8 +17,6 @@
 //! Peer groups by stamp; then namespaces by id; then leaves: a dentry's list of mountpoints, a mount's
 //! [`slow`](Mount) lock, a mount's master link, id spaces.
 
-#[cfg(loom)]
-use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
@@ -68,6 +66,8 @@ pub(crate) struct WriterLine<D: Dentry> {
     pub(crate) holder: AtomicUsize,
     /// Counts every change that a listing shows.
     generation: AtomicU64,
+    /// Tasks, and whatever else keeps the namespace from dying.
+    users: AtomicUsize,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
     pub(crate) state: UnsafeCell<NsState<D>>,
@@ -125,20 +125,9 @@ impl<D: Dentry> Mountpoint<D> {
     }
 }
 
-#[cfg(not(loom))]
 static MOUNT_IDS: IdPool = IdPool::new();
-#[cfg(not(loom))]
 static GROUP_IDS: IdPool = IdPool::new();
 static NAMESPACES: AtomicU64 = AtomicU64::new(1);
-
-/// The pools that all namespaces share, a block of ids at a time.
-fn pools() -> (&'static IdPool, &'static IdPool) {
-    #[cfg(not(loom))]
-    return (&MOUNT_IDS, &GROUP_IDS);
-    // A model's locks live for one execution, so each namespace of a model numbers for itself.
-    #[cfg(loom)]
-    return (Box::leak(Box::new(IdPool::default())), Box::leak(Box::new(IdPool::default())));
-}
 
 impl<D: Dentry> MntNamespace<D> {
     /// A namespace without mounts. It lives until [`WriteSet::dissolve`](crate::WriteSet::dissolve), whoever holds
@@ -148,7 +137,6 @@ impl<D: Dentry> MntNamespace<D> {
     /// `ENOMEM`.
     pub fn new(kind: Kind) -> Result<Arc<Self>, NoMemory> {
         let (table, edges) = Table::new().ok_or(NoMemory)?;
-        let (mounts, groups) = pools();
         let ns = Arc::new(MntNamespace {
             seq: Sequence::new(),
             table,
@@ -159,8 +147,9 @@ impl<D: Dentry> MntNamespace<D> {
                 lock: RawLock::new(),
                 holder: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
-                mount_ids: Arc::new(IdSpace::new(mounts, 0)),
-                group_ids: Arc::new(IdSpace::new(groups, 1)),
+                users: AtomicUsize::new(0),
+                mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
+                group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
                 state: UnsafeCell::new(NsState {
                     edges,
                     root: None,
@@ -193,6 +182,19 @@ impl<D: Dentry> MntNamespace<D> {
     pub fn generation(&self) -> u64 {
         // Acquire: with the generation comes what it counts.
         self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// One more task, file or bind keeps the namespace from dying.
+    pub fn get_user(&self) {
+        // Relaxed: the caller has a user, or made the namespace.
+        self.lock.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One user less. Whoever gets `true` was the last, and dissolves the namespace.
+    #[must_use]
+    pub fn put_user(&self) -> bool {
+        // AcqRel: what the other users did comes before the end.
+        self.lock.users.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(crate) fn bump_generation(&self) {

@@ -22,6 +22,29 @@ pub(crate) use core::sync::atomic::Ordering;
 /// Atomics that models do not explore: counters of statistics and identifiers, on which no ordering rests.
 pub(crate) mod plain {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize};
+
+    #[cfg(not(loom))]
+    pub(crate) use super::Mutex;
+
+    /// A leaf lock that models do not explore: what it guards decides nothing, and nothing that they explore happens
+    /// under it.
+    #[cfg(loom)]
+    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+    #[cfg(loom)]
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Mutex(std::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
 }
 
 /// Whether the running model planted the bug `name`.
@@ -204,10 +227,6 @@ mod lock {
         /// Waits for the lock.
         pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().expect("a model that panics ends")
-        }
-
-        pub(crate) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().expect("a model that panics ends")
         }
     }
 

@@ -13,8 +13,9 @@ use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
 use crate::dentry::{Dentry, RegisterError};
+use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
-use crate::mount::{Anchor, Edge, Mount, MountSpec, state};
+use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order};
@@ -88,6 +89,13 @@ impl<D: Dentry> WriteSet<D> {
     /// Sets whether `mount` can be bound.
     pub fn set_unbindable(&mut self, mount: &Mount<D>, unbindable: bool) {
         self.tree_mut(mount).unbindable = unbindable;
+    }
+
+    /// Sets `mount`'s flags.
+    pub fn set_flags(&mut self, mount: &Mount<D>, flags: MountFlags) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        mount.set_flags(flags);
+        ns.bump_generation();
     }
 
     /// Whether a user may not separate `mount` from its parent.
@@ -180,6 +188,24 @@ impl<D: Dentry> WriteSet<D> {
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
         Ok(mount)
+    }
+
+    /// A peer group without members, with the lowest free id of `ns`; younger than `master`.
+    ///
+    /// # Errors
+    /// `ENOMEM`; also when ids run out.
+    pub fn new_group(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        master: Option<&Group<D>>,
+    ) -> Result<Arc<Group<D>>, NoMemory> {
+        debug_assert!(self.holds(ns));
+        Ok(Group::new(ns.lock.group_ids.take().ok_or(NoMemory)?, master))
+    }
+
+    /// Locks `group`, which the caller just made and nobody else knows.
+    pub fn add_new_group(&mut self, group: &Arc<Group<D>>) {
+        self.adopt_group(Arc::clone(group));
     }
 
     /// Makes ready to attach `child` on `dentry` in `parent`.

@@ -47,8 +47,8 @@ pub static ESCALATIONS: AtomicUsize = AtomicUsize::new(0);
 pub enum Missing<D: Dentry> {
     /// A peer group that is read or changed.
     Group(Arc<Group<D>>),
-    /// A namespace that is changed.
-    Namespace(Arc<MntNamespace<D>>),
+    /// A group whose receivers' namespaces are changed, its slaves' included.
+    Receivers(Arc<Group<D>>),
 }
 
 /// What an operation is going to lock.
@@ -93,7 +93,7 @@ impl<D: Dentry> LockPlan<D> {
     pub fn add(&mut self, missing: Missing<D>) {
         match missing {
             Missing::Group(group) => self.group(&group),
-            Missing::Namespace(ns) => self.namespace(&ns),
+            Missing::Receivers(group) => self.receivers(&group),
         }
     }
 
@@ -299,6 +299,12 @@ impl<D: Dentry> WriteSet<D> {
         self.groups.push(group);
     }
 
+    /// Holds a group that nobody else knows yet; so its place in the order does not matter.
+    pub(crate) fn adopt_group(&mut self, group: Arc<Group<D>>) {
+        debug_assert!(Arc::strong_count(&group) <= 2, "somebody else knows the group");
+        self.lock_group(group);
+    }
+
     /// Whether the set holds `ns`.
     #[inline]
     pub fn holds(&self, ns: &MntNamespace<D>) -> bool {
@@ -309,14 +315,6 @@ impl<D: Dentry> WriteSet<D> {
     #[inline]
     pub fn holds_group(&self, group: &Group<D>) -> bool {
         group.held_by(self.token)
-    }
-
-    /// `group` is held, or the operation has to start again.
-    ///
-    /// # Errors
-    /// [`Missing`].
-    pub fn need_group(&self, group: &Arc<Group<D>>) -> Result<(), Missing<D>> {
-        if self.holds_group(group) { Ok(()) } else { Err(Missing::Group(Arc::clone(group))) }
     }
 
     /// The namespaces that are held, in ascending id.
