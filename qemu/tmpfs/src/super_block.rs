@@ -19,9 +19,9 @@ pub struct Options<'a> {
     /// The device's minor number, which tells this instance from others.
     pub dev: u32,
     /// The name of the file system type that mountinfo shows.
-    pub fs_type: &'a str,
+    pub fs_type: &'a [u8],
     /// The source that mountinfo shows.
-    pub source: &'a str,
+    pub source: &'a [u8],
     /// Whether changes fail with `EROFS`.
     pub read_only: bool,
 }
@@ -30,8 +30,8 @@ pub struct Options<'a> {
 pub struct TmpSuperBlock {
     active: ActiveMounts,
     dev: u32,
-    fs_type: Box<str>,
-    source: Arc<str>,
+    fs_type: Box<[u8]>,
+    source: Arc<[u8]>,
     read_only: AtomicBool,
     inos: AtomicU64,
     /// Held by renames from one directory to another: nothing else changes who is below whom.
@@ -73,12 +73,12 @@ impl TmpSuperBlock {
     }
 
     /// The name of the file system type.
-    pub fn fs_type(&self) -> &str {
+    pub fn fs_type(&self) -> &[u8] {
         &self.fs_type
     }
 
     /// The source.
-    pub fn source(&self) -> &Arc<str> {
+    pub fn source(&self) -> &Arc<[u8]> {
         &self.source
     }
 

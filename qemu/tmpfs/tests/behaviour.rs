@@ -11,7 +11,7 @@ use tmpfs::{FILE_MAX, FsError, Kind, NAME_MAX, Options, TARGET_MAX, TmpDentry, T
 type Ns = Arc<MntNamespace<TmpDentry>>;
 
 fn fresh(dev: u32) -> Arc<TmpDentry> {
-    TmpSuperBlock::new(Options { dev, fs_type: "tmpfs", source: "none", read_only: false }).unwrap()
+    TmpSuperBlock::new(Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false }).unwrap()
 }
 
 fn namespace() -> Ns {
@@ -41,7 +41,7 @@ fn mount_on(ns: &Ns, root: &Arc<TmpDentry>, dentry: &Arc<TmpDentry>) {
     let spec = |root: &Arc<TmpDentry>| MountSpec {
         root: Arc::clone(root),
         flags: MountFlags::empty(),
-        source: "x".into(),
+        source: (*b"x").into(),
     };
     let mut set = WriteSet::one(ns);
     let guard = pin();
@@ -294,7 +294,7 @@ fn a_mountpoint_elsewhere_goes_and_says_where() {
         assert!(Arc::ptr_eq(&removed.elsewhere[0], &elsewhere));
         // Nobody can begin to mount on it.
         let mut set = WriteSet::one(&other);
-        let spec = MountSpec { root: fresh(3), flags: MountFlags::empty(), source: "x".into() };
+        let spec = MountSpec { root: fresh(3), flags: MountFlags::empty(), source: (*b"x").into() };
         let base = set.new_mount(&other, MountSpec { root: Arc::clone(&root), ..spec }).unwrap();
         assert!(set.prepare(&base, &base, &dentry).is_err());
     }
