@@ -47,7 +47,8 @@ pub fn check<D: Dentry>(namespaces: &[Arc<MntNamespace<D>>]) -> Report {
         let groups = groups_of(&locks, namespaces);
         let missing: Vec<_> = groups.values().filter(|group| !locks.holds_group(group)).cloned().collect();
         if missing.is_empty() {
-            return Checker { locks: &locks, guard: &pin(), report: Report::default() }.run(namespaces, &groups);
+            return Checker { locks: &locks, guard: &pin(), report: Report::default() }
+                .run(namespaces, &groups);
         }
         drop(locks);
         missing.iter().for_each(|group| plan.group(group));
@@ -75,11 +76,7 @@ struct Checker<'w, D: Dentry> {
 }
 
 impl<D: Dentry> Checker<'_, D> {
-    fn run(
-        mut self,
-        namespaces: &[Arc<MntNamespace<D>>],
-        groups: &BTreeMap<u64, Arc<Group<D>>>,
-    ) -> Report {
+    fn run(mut self, namespaces: &[Arc<MntNamespace<D>>], groups: &BTreeMap<u64, Arc<Group<D>>>) -> Report {
         for ns in namespaces {
             self.namespace(ns);
         }
@@ -131,7 +128,10 @@ impl<D: Dentry> Checker<'_, D> {
             attached += here.len();
             let flagged = mountpoint.dentry().mounted_here().is_mountpoint();
             self.claim(!here.is_empty() && flagged, || {
-                format!("[Flag]: namespace {id} keeps a mountpoint with {} mounts, flag {flagged}", here.len())
+                format!(
+                    "[Flag]: namespace {id} keeps a mountpoint with {} mounts, flag {flagged}",
+                    here.len()
+                )
             });
         }
         self.claim(attached == edges, || {
@@ -212,7 +212,8 @@ impl<D: Dentry> Checker<'_, D> {
         let mut behind = None;
         for (slot, member) in members.iter() {
             let here = member.mount.propagation();
-            let back = here.peers.as_ref().is_some_and(|(at, place)| Arc::ptr_eq(at, group) && *place == slot);
+            let back =
+                here.peers.as_ref().is_some_and(|(at, place)| Arc::ptr_eq(at, group) && *place == slot);
             self.claim(back, || format!("I4: group {id} has a member that does not name it"));
             let same = Arc::ptr_eq(member.mount.super_block(), &super_block);
             self.claim(same, || format!("I4: group {id} spans superblocks"));
@@ -225,7 +226,9 @@ impl<D: Dentry> Checker<'_, D> {
                 let back = slave.propagation().master.is_some_and(|link| {
                     Arc::ptr_eq(&link.group, group) && link.member == slot && link.place == place
                 });
-                self.claim(back, || format!("I5: mount {} is in a list of group {id}, not its slave", slave.id()));
+                self.claim(back, || {
+                    format!("I5: mount {} is in a list of group {id}, not its slave", slave.id())
+                });
             }
         }
     }

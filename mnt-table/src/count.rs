@@ -136,7 +136,8 @@ impl Counter {
         lines.extend((0..SLOTS).map(|_| Line(Pair::new())));
         let lines = Box::into_raw(Box::new(lines.into_boxed_slice()));
         // Release [Slots]: pairs with the Acquire in `pair` and `total`. Relaxed on failure: another CPU was first.
-        if self.lines.compare_exchange(ptr::null_mut(), lines, Ordering::Release, Ordering::Relaxed).is_err() {
+        if self.lines.compare_exchange(ptr::null_mut(), lines, Ordering::Release, Ordering::Relaxed).is_err()
+        {
             // SAFETY: just made, published nowhere.
             drop(unsafe { Box::from_raw(lines) });
         }

@@ -32,7 +32,7 @@ use crate::namespace::{MntNamespace, namespace_of};
 use crate::place::{FsStruct, PathRef};
 use crate::platform::{self, CPUS_MAX};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{Ordering, planted, plain::AtomicU64};
+use crate::sync::{Ordering, plain::AtomicU64, planted};
 use crate::write_set::WriteSet;
 
 /// Lock-free tries before a walk takes locks.
@@ -209,8 +209,16 @@ fn try_walk<D: Dentry, R>(
     let cwd = fs.cwd_cell().load(&guard);
     let start = if path[0] == b'/' { &root } else { &cwd };
     let (mount, dentry) = start.resolve(&guard);
-    let mut walker =
-        Walker { mount, dentry, root: root.resolve(&guard), ns: None, sample: 0, links: 0, guard: &guard, locks };
+    let mut walker = Walker {
+        mount,
+        dentry,
+        root: root.resolve(&guard),
+        ns: None,
+        sample: 0,
+        links: 0,
+        guard: &guard,
+        locks,
+    };
     walker.enter();
     // A pivot between the first look and the sample.
     let again = start.resolve(&guard);
@@ -301,7 +309,11 @@ impl<'w, D: Dentry> Walker<'w, D> {
             }
             if is_last && last == Last::Parent {
                 self.need_dir()?;
-                return if matches!(name, b"." | b"..") { Err(WalkError::NoLastName.into()) } else { Ok(name) };
+                return if matches!(name, b"." | b"..") {
+                    Err(WalkError::NoLastName.into())
+                } else {
+                    Ok(name)
+                };
             }
             must_be_dir = is_last && (slash || rest.iter().any(|outer| !outer.is_empty()));
             self.need_dir()?;
@@ -316,8 +328,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
             let directory = (self.mount, self.dentry);
             self.dentry = self.dentry.lookup(name, self.guard).map_err(WalkError::from)?;
             self.cross()?;
-            let follow =
-                !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
+            let follow = !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
             if !core::ptr::eq(directory.0, self.mount) || !follow {
                 continue;
             }
@@ -388,7 +399,9 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 // U2. A dentry without a parent that is not its mount's root was removed: it is its own parent.
                 let parent = dentry.parent(self.guard).map_or(dentry, |(_, parent)| parent);
                 // U5: the directory was moved out of what this mount shows.
-                if mount.root().parent(self.guard).is_some() && !mount.root().is_ancestor_of(parent, self.guard) {
+                if mount.root().parent(self.guard).is_some()
+                    && !mount.root().is_ancestor_of(parent, self.guard)
+                {
                     return Err(WalkError::NotFound.into());
                 }
                 (self.mount, self.dentry) = (mount, parent);

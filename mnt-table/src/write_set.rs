@@ -32,7 +32,7 @@ use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
 use crate::reclaim::{self, Guard, pin};
-use crate::sync::{Ordering, fence, planted, plain::AtomicUsize};
+use crate::sync::{Ordering, fence, plain::AtomicUsize, planted};
 
 /// Starts after which an operation asks for the machine to itself.
 pub const TRIES: u32 = 8;
@@ -261,7 +261,8 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     fn sort_homes(&mut self) {
-        self.homes = self.namespaces.iter().enumerate().map(|(at, ns)| (Arc::as_ptr(ns).addr(), at)).collect();
+        self.homes =
+            self.namespaces.iter().enumerate().map(|(at, ns)| (Arc::as_ptr(ns).addr(), at)).collect();
         self.homes.sort_unstable();
         self.last_home.set(0);
     }

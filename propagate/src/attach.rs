@@ -225,7 +225,9 @@ fn relate<D: Dentry>(
 /// The index of the end of the stack that begins with the tree's root.
 fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
     let on_root_of = |at: usize, place: &Inside<D>| {
-        place.as_ref().is_some_and(|(parent, dentry)| *parent == at && Arc::ptr_eq(dentry, tree.mounts[at].root()))
+        place
+            .as_ref()
+            .is_some_and(|(parent, dentry)| *parent == at && Arc::ptr_eq(dentry, tree.mounts[at].root()))
     };
     let mut top = 0;
     while let Some(next) = tree.places.iter().position(|place| on_root_of(top, place)) {

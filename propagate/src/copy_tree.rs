@@ -156,12 +156,8 @@ pub fn copy_tree<D: Dentry>(
     root: &Arc<D>,
     ns: &Arc<MntNamespace<D>>,
 ) -> Result<NewTree<D>, Error> {
-    let mut tree = NewTree {
-        mounts: Vec::new(),
-        places: places.to_vec(),
-        standing: Vec::new(),
-        inner: Vec::new(),
-    };
+    let mut tree =
+        NewTree { mounts: Vec::new(), places: places.to_vec(), standing: Vec::new(), inner: Vec::new() };
     tree.mounts.try_reserve_exact(originals.len()).map_err(|_| Error::NoMemory)?;
     tree.inner.try_reserve_exact(originals.len().saturating_sub(1)).map_err(|_| Error::NoMemory)?;
     for (original, place) in originals.iter().zip(places) {

@@ -12,7 +12,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mnt_table::group::{Member, MasterLink};
+use mnt_table::group::{MasterLink, Member};
 use mnt_table::list::{List, NoMemory, Slot};
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
 
@@ -79,7 +79,8 @@ fn enslave_to<D: Dentry>(
 
 /// Makes `copy` a slave of `original`'s master, right behind `original`.
 pub fn enslave_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, copy: &Arc<Mount<D>>) {
-    let MasterLink { group, member, place } = original.propagation().master.expect("the original has a master");
+    let MasterLink { group, member, place } =
+        original.propagation().master.expect("the original has a master");
     let slaves = &mut locks.group_mut(&group).members.get_mut(member).slaves;
     let place = slaves.insert_after(place, Arc::clone(copy));
     copy.set_master(Some(MasterLink { group, member, place }));
@@ -103,9 +104,10 @@ pub fn leave_group<D: Dentry>(
     let here = mount.propagation();
     let (group, slot) = here.peers?;
     let members = &locks.group(&group).members;
-    let heir = core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
-        .take_while(|next| *next != slot)
-        .find(|next| stays(&members.get(*next).mount));
+    let heir =
+        core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
+            .take_while(|next| *next != slot)
+            .find(|next| stays(&members.get(*next).mount));
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
     let heir = heir.map(|slot| (group, slot));

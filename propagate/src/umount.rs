@@ -63,10 +63,7 @@ pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 ///
 /// # Errors
 /// `ENOMEM`. Also: missing locks.
-pub fn dissolve<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    ns: &Arc<MntNamespace<D>>,
-) -> Result<usize, Retry<D>> {
+pub fn dissolve<D: Dentry>(locks: &mut WriteSet<D>, ns: &Arc<MntNamespace<D>>) -> Result<usize, Retry<D>> {
     let removed = locks.root(ns).cloned().map_or(Vec::new(), |root| locks.subtree(&root));
     let going = plan(locks, removed, false)?;
     let gone = commit(locks, going, Leave::Detached);
@@ -127,7 +124,8 @@ fn plan<D: Dentry>(
     for (_, mount) in depths {
         let slides = match survivor(locks, &mount, &fates) {
             Some(upper) => {
-                let parent = Arc::clone(locks.parent(&mount).expect("only attached mounts have counterparts"));
+                let parent =
+                    Arc::clone(locks.parent(&mount).expect("only attached mounts have counterparts"));
                 let dentry = Arc::clone(locks.mountpoint(&mount).expect("it has a parent"));
                 let joint = locks.prepare(&upper, &parent, &dentry)?;
                 Some((upper, joint))

@@ -40,8 +40,7 @@ pub fn mount<D: Dentry>(
     data: &[u8],
 ) -> Result<Done, Errno> {
     let target = walk_to_change(task.fs(), target, Last::Follow)?;
-    let flags =
-        if flags & abi::MS_MGC_MSK == abi::MS_MGC_VAL { flags & !abi::MS_MGC_MSK } else { flags };
+    let flags = if flags & abi::MS_MGC_MSK == abi::MS_MGC_VAL { flags & !abi::MS_MGC_MSK } else { flags };
     if flags & abi::MS_NOUSER != 0 {
         return Err(Errno::EINVAL);
     }
@@ -230,11 +229,7 @@ fn set_flags<D: Dentry>(
     done.map_err(Errno::from)
 }
 
-fn set_type<D: Dentry>(
-    ns: &Arc<MntNamespace<D>>,
-    target: &Position<D>,
-    flags: u32,
-) -> Result<Done, Errno> {
+fn set_type<D: Dentry>(ns: &Arc<MntNamespace<D>>, target: &Position<D>, flags: u32) -> Result<Done, Errno> {
     if !Arc::ptr_eq(target.0.root(), &target.1) {
         return Err(Errno::EINVAL);
     }
@@ -247,8 +242,11 @@ fn set_type<D: Dentry>(
     };
     let done = with_locks(LockPlan::new(ns), |locks| {
         own_mount(locks, ns, target)?;
-        let mounts =
-            if flags & abi::MS_REC != 0 { locks.subtree(&target.0) } else { alloc::vec![Arc::clone(&target.0)] };
+        let mounts = if flags & abi::MS_REC != 0 {
+            locks.subtree(&target.0)
+        } else {
+            alloc::vec![Arc::clone(&target.0)]
+        };
         let missing = missing_groups(locks, &mounts);
         if !missing.is_empty() {
             return Err(Retry::With(missing));

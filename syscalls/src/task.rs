@@ -87,7 +87,11 @@ impl<D: Dentry> Task<D> {
             locks.add_new(&to);
             let copies = clone_namespace(locks, &from, &to)?;
             // A pivot of the old namespace is before or after this, since it takes its lock.
-            Ok((copies.len(), self.translate(&copies, self.fs.root()), self.translate(&copies, self.fs.cwd())))
+            Ok((
+                copies.len(),
+                self.translate(&copies, self.fs.root()),
+                self.translate(&copies, self.fs.cwd()),
+            ))
         });
         let (count, root, cwd) = match copied {
             Ok(copied) => copied,

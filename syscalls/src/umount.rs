@@ -27,8 +27,7 @@ pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<D
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    let last =
-        if flags & abi::UMOUNT_NOFOLLOW != 0 { Last::NoFollowAndCross } else { Last::FollowAndCross };
+    let last = if flags & abi::UMOUNT_NOFOLLOW != 0 { Last::NoFollowAndCross } else { Last::FollowAndCross };
     let (mount, dentry) = walk_to_change(task.fs(), target, last)?;
     if !Arc::ptr_eq(mount.root(), &dentry) {
         return Err(Errno::EINVAL);
