@@ -4,6 +4,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use x86_64::instructions::port::PortWriteOnly;
 use x86_64::registers::model_specific::Msr;
 
 use super::clock;
@@ -39,6 +40,8 @@ const ASSERT: u32 = 1 << 14;
 const PENDING: u32 = 1 << 12;
 const ALL_BUT_SELF: u32 = 3 << 18;
 
+/// Mask registers of the two 8259s.
+const LEGACY_MASKS: [u16; 2] = [0x21, 0xa1];
 const APIC_BASE: u32 = 0x1b;
 
 /// Address of the registers in the direct map; the same on every CPU. 0: not mapped yet.
@@ -57,8 +60,14 @@ fn write(register: u64, value: u32) {
     unsafe { ((REGISTERS.load(Relaxed) + register) as *mut u32).write_volatile(value) };
 }
 
-/// Maps the registers. Context: once, on the boot CPU, before [`enable`].
+/// Silences the old interrupt controllers and maps the registers. Context: once, on the boot CPU, before [`enable`].
 pub(crate) fn init() {
+    // Before `enable` masks their line: the firmware left its timer running through them, and an interrupt that was raised
+    // but can no longer be fetched makes QEMU deliver vector -1.
+    for port in LEGACY_MASKS {
+        // SAFETY: the mask registers of a PC's two 8259s; nobody else uses them, and the kernel takes no interrupt from them.
+        unsafe { PortWriteOnly::<u8>::new(port).write(0xff) };
+    }
     // SAFETY: the register exists on every CPU with a local APIC, that is all x86-64 ones.
     let base = unsafe { Msr::new(APIC_BASE).read() } & 0x000f_ffff_ffff_f000;
     REGISTERS.store(map_direct(base, 4096, Use::Device), Relaxed);
