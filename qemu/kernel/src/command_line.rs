@@ -26,11 +26,7 @@ pub(crate) enum CommandLineError<'a> {
     /// More than [`WORDS_MAX`] words.
     TooMany,
     /// A value that is not what its key takes.
-    Value {
-        key: &'a str,
-        value: &'a str,
-        wanted: &'static str,
-    },
+    Value { key: &'a str, value: &'a str, wanted: &'static str },
     /// A key that nobody knows.
     Unknown(&'a str),
 }

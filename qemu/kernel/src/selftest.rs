@@ -80,7 +80,8 @@ fn on_cpus(
     for &cpu in cpus {
         for thread in 0..per_cpu {
             let (body, index) = (body.clone(), cpu.index);
-            let handle = sched::spawn(cpu, format_args!("{name}/{index}.{thread}"), move || body(index, thread));
+            let handle =
+                sched::spawn(cpu, format_args!("{name}/{index}.{thread}"), move || body(index, thread));
             handles.push(handle.map_err(|error| format!("{error}"))?);
         }
     }
@@ -214,7 +215,8 @@ fn the_heap_comes_back(load_ns: u64) -> Outcome {
     let before = heap::live();
     let operations = Arc::new(AtomicU64::new(0));
     // What one CPU allocates the next one frees.
-    let shelves: Arc<[SpinLock<Vec<Vec<usize>>>]> = (0..percpu::count()).map(|_| SpinLock::default()).collect();
+    let shelves: Arc<[SpinLock<Vec<Vec<usize>>>]> =
+        (0..percpu::count()).map(|_| SpinLock::default()).collect();
     let end = clock::now_ns() + load_ns;
     let handles = on_all_cpus("heap", PER_CPU, {
         let (shelves, operations) = (shelves.clone(), operations.clone());
@@ -227,8 +229,11 @@ fn the_heap_comes_back(load_ns: u64) -> Outcome {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;
-                    let size =
-                        if state % 64 == 0 { 4_000 + state as usize % 20_000 } else { 1 + state as usize % 320 };
+                    let size = if state % 64 == 0 {
+                        4_000 + state as usize % 20_000
+                    } else {
+                        1 + state as usize % 320
+                    };
                     let mut object = Vec::<usize>::with_capacity(size.div_ceil(8));
                     let own = object.as_ptr() as usize;
                     object.extend([own, cpu].iter().take(object.capacity()));

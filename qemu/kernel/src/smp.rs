@@ -61,7 +61,12 @@ pub(crate) fn start_others() {
         lapic::send_startup(cpu.apic_id, boot::AP_START);
         if !comes_online(cpu, RETRY_NS) {
             lapic::send_startup(cpu.apic_id, boot::AP_START);
-            assert!(comes_online(cpu, GIVE_UP_NS), "CPU {} (APIC id {}) does not start", cpu.index, cpu.apic_id);
+            assert!(
+                comes_online(cpu, GIVE_UP_NS),
+                "CPU {} (APIC id {}) does not start",
+                cpu.index,
+                cpu.apic_id
+            );
         }
     }
 }

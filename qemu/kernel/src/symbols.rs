@@ -11,7 +11,7 @@ use crate::arch::cpu::peek;
 use crate::mm::symbol_table;
 
 /// A backtrace ends here at the latest.
-const FRAMES_MAX: usize = 48;
+const FRAMES_MAX: usize = 512;
 
 /// The function that contains an address.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,7 @@ impl fmt::Display for Backtrace {
             writeln!(f, "  {}", Location(self.rip))?;
         }
         let mut frame = self.rbp;
+        let (mut last, mut repeated) = (0, 0);
         for _ in 0..FRAMES_MAX {
             // A frame is the caller's frame pointer, then the address to return to. Whatever the register holds, only what is
             // mapped is read.
@@ -72,11 +73,22 @@ impl fmt::Display for Backtrace {
             if back == 0 {
                 break;
             }
-            writeln!(f, "  {}", Location(back - 1))?; // The call before it, not what comes after.
+            if back == last {
+                repeated += 1; // Recursion; one line says it all.
+            } else {
+                if repeated > 0 {
+                    writeln!(f, "  ... {repeated} more times")?;
+                }
+                (last, repeated) = (back, 0);
+                writeln!(f, "  {}", Location(back - 1))?; // The call before it, not what comes after.
+            }
             if next <= frame {
                 break; // Stacks grow down, so callers lie higher.
             }
             frame = next;
+        }
+        if repeated > 0 {
+            writeln!(f, "  ... {repeated} more times")?;
         }
         Ok(())
     }

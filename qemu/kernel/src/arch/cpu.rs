@@ -5,6 +5,8 @@ use core::marker::PhantomData;
 
 use x86_64::instructions::interrupts;
 
+use super::percpu;
+
 /// Interrupts are off on this CPU until this drops; nests.
 #[derive(Debug)]
 pub(crate) struct IrqOff {
@@ -25,6 +27,13 @@ impl Drop for IrqOff {
     fn drop(&mut self) {
         if self.were_on {
             interrupts::enable();
+            // A request that came up meanwhile could not be served.
+            if let Some(cpu) = percpu::current()
+                && cpu.needs_resched()
+                && cpu.is_preemptible()
+            {
+                crate::sched::preempt();
+            }
         }
     }
 }

@@ -111,10 +111,7 @@ pub(crate) fn count() -> usize {
 
 /// All CPUs' blocks, in order.
 pub(crate) fn all() -> impl Iterator<Item = &'static PerCpu> {
-    BLOCKS[..count()].iter().map(|slot| {
-        // SAFETY: below the count, hence written by `add` (Acquire in `count`), and leaked.
-        unsafe { &*slot.load(Relaxed) } // Relaxed: ordered by the Acquire in `count`.
-    })
+    (0..count()).map(get)
 }
 
 /// The block of CPU `index`.
@@ -122,7 +119,9 @@ pub(crate) fn all() -> impl Iterator<Item = &'static PerCpu> {
 /// # Panics
 /// If there is no such CPU.
 pub(crate) fn get(index: usize) -> &'static PerCpu {
-    all().nth(index).expect("no such CPU")
+    assert!(index < count(), "no CPU {index}");
+    // SAFETY: below the count, hence written by `add` (Acquire in `count`), and leaked. Relaxed: ordered by that Acquire.
+    unsafe { &*BLOCKS[index].load(Relaxed) }
 }
 
 /// This CPU's block, or `None` before the boot CPU has one.

@@ -28,9 +28,7 @@ pub(super) fn read(address: u64) -> Result<BootInfo, BootError> {
     info.rsdp = virt_to_phys(rsdp);
 
     if let Some(tag) = tags.command_line_tag() {
-        info.set_command_line(
-            tag.cmdline().map_err(|_| BootError::Malformed("command line is not UTF-8"))?,
-        )?;
+        info.set_command_line(tag.cmdline().map_err(|_| BootError::Malformed("command line is not UTF-8"))?)?;
     }
     if let Some(module) = tags.module_tags().next() {
         info.initrd = module.start_address().into()..module.end_address().into();

@@ -1,22 +1,25 @@
-//! The heap: `talc` under one lock, and per-CPU magazines in front of it.
+//! The heap: `talc` under one lock, with a depot per size class and per-CPU magazines in front of it.
 //!
-//! 1. A size up to 512 bytes falls into one of [`SIZES`]. Each CPU keeps a magazine, a list of free objects, per
-//!    class; allocating and freeing there touch this CPU's memory only.
-//! 2. An empty magazine is refilled with [`BATCH`] objects, a full one gives [`BATCH`] back, each time under one
-//!    hold of the central lock. Objects move between CPUs that way: what the reclaimer frees on one CPU was often
-//!    allocated on another.
-//! 3. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
+//! 1. A size up to 4 KiB falls into one of [`SIZES`]. Each CPU keeps a magazine per class: two lists of free objects, each
+//!    at most one batch long. Allocating and freeing there touch this CPU's memory only.
+//! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are both full gives a
+//!    whole batch to it, in a few instructions under the depot's lock. What one CPU allocates and another one frees, as a
+//!    reclaimer does all the time, travels back that way.
+//! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back.
+//! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
 //!
 //! # Invariants
 //! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt handler.
 //! - `[Class]` An object of a class is allocated from `talc` with that class's layout and nothing else; a size maps to
 //!   the same class when it is freed.
+//! - `[Free]` A free object lies in exactly one list; its first word links to the next one of the list, and the second
+//!   word of a batch's first object to the next batch of the depot.
 //!
 //! # Lock order
-//! `CENTRAL` is a leaf; interrupt handlers neither allocate nor free.
+//! A class's depot and `CENTRAL` are leaves; no CPU holds two of them. Interrupt handlers neither allocate nor free.
 //!
 //! # Left out
-//! Shrinking magazines on memory pressure: at most 2 * [`BATCH`] objects per class and CPU lie idle, about 160 KiB.
+//! Giving idle objects back under memory pressure: each class may keep [`DEPOT_BATCHES_MAX`] batches.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -33,20 +36,24 @@ use super::phys_to_virt;
 use crate::arch::percpu::{self, PreemptOff};
 use crate::arch::spin::SpinLock;
 
-/// The classes: every object of a class has this size, and its alignment is 16.
-const SIZES: [usize; 11] = [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512];
+/// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's bags.
+const SIZES: [usize; CLASSES] =
+    [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2176, 3072, 4096];
+const CLASSES: usize = 17;
 const ALIGN: usize = 16;
-/// Objects that move between a magazine and the centre at once.
-const BATCH: usize = 32;
+/// A depot that holds so many batches gives the next one back.
+const DEPOT_BATCHES_MAX: usize = 1024;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
 
 static CENTRAL: SpinLock<Talc<Manual, DefaultBinning>> = SpinLock::new(Talc::new(Manual));
+static DEPOTS: [SpinLock<Depot>; CLASSES] =
+    [const { SpinLock::new(Depot { first: ptr::null_mut(), batches: 0 }) }; CLASSES];
 
 /// Class of each size, by `size.div_ceil(16)`.
-static CLASS: [u8; 33] = {
-    let mut table = [0; 33];
+static CLASS: [u8; SIZES[CLASSES - 1] / 16 + 1] = {
+    let mut table = [0; _];
     let (mut unit, mut class) = (1, 0);
     while unit < table.len() {
         if unit * 16 > SIZES[class] {
@@ -58,17 +65,125 @@ static CLASS: [u8; 33] = {
     table
 };
 
-/// A free object: its first word links to the next.
-struct Free(*mut Free);
+/// Objects of a batch: about 16 KiB, between 4 and 32.
+const fn batch_of(class: usize) -> usize {
+    let fit = (16 << 10) / SIZES[class];
+    if fit > 32 {
+        32
+    } else if fit < 4 {
+        4
+    } else {
+        fit
+    }
+}
 
-struct Magazine {
+/// A free object, see [Free].
+struct Free {
+    next: *mut Free,
+    next_batch: *mut Free,
+}
+
+/// A list of free objects.
+struct List {
     head: *mut Free,
     count: usize,
 }
 
+impl List {
+    const EMPTY: Self = Self { head: ptr::null_mut(), count: 0 };
+
+    /// # Safety
+    /// `object` is free memory of the list's class, in no list.
+    unsafe fn push(&mut self, object: *mut u8) {
+        let object = object.cast::<Free>();
+        // SAFETY: at least 16 bytes, 16-aligned, and nobody else's (caller).
+        unsafe { object.write(Free { next: self.head, next_batch: ptr::null_mut() }) };
+        self.head = object;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<NonNull<u8>> {
+        let object = NonNull::new(self.head)?;
+        // SAFETY: [Free]: it is in this list, so its first word is the link.
+        self.head = unsafe { object.as_ref().next };
+        self.count -= 1;
+        Some(object.cast())
+    }
+}
+
+/// One class's full batches, for all CPUs.
+struct Depot {
+    first: *mut Free,
+    batches: usize,
+}
+
+// SAFETY: it owns the free objects behind its pointer ([Free]); no CPU's data is among them.
+unsafe impl Send for Depot {}
+
+/// One CPU's free objects of one class. `loaded` serves; `spare` is empty or full, and swaps with it.
+struct Magazine {
+    loaded: List,
+    spare: List,
+}
+
+impl Magazine {
+    /// Finds an object when `loaded` is empty. `None` when memory is out.
+    #[cold]
+    fn reload(&mut self, class: usize) -> Option<NonNull<u8>> {
+        if self.spare.count > 0 {
+            core::mem::swap(&mut self.loaded, &mut self.spare);
+            return self.loaded.pop();
+        }
+        {
+            let mut depot = DEPOTS[class].lock();
+            if let Some(batch) = NonNull::new(depot.first) {
+                // SAFETY: [Free]: the first object of a batch in the depot; its second word is the link.
+                depot.first = unsafe { batch.as_ref().next_batch };
+                depot.batches -= 1;
+                self.loaded = List { head: batch.as_ptr(), count: batch_of(class) };
+            }
+        }
+        if self.loaded.count == 0 {
+            let mut central = CENTRAL.lock();
+            for _ in 0..batch_of(class) {
+                // SAFETY: the size is not zero.
+                let Some(object) = (unsafe { central.allocate(class_layout(class)) }) else { break };
+                // SAFETY: fresh memory of the class's layout.
+                unsafe { self.loaded.push(object.as_ptr()) };
+            }
+        }
+        self.loaded.pop()
+    }
+
+    /// Makes room in `loaded` when it is full.
+    #[cold]
+    fn unload(&mut self, class: usize) {
+        core::mem::swap(&mut self.loaded, &mut self.spare);
+        if self.loaded.count == 0 {
+            return;
+        }
+        let mut batch = core::mem::replace(&mut self.loaded, List::EMPTY);
+        {
+            let mut depot = DEPOTS[class].lock();
+            if depot.batches < DEPOT_BATCHES_MAX {
+                // SAFETY: [Free]: a full batch, ours until this very store puts it into the depot.
+                unsafe { (*batch.head).next_batch = depot.first };
+                depot.first = batch.head;
+                depot.batches += 1;
+                return;
+            }
+        }
+        let mut central = CENTRAL.lock();
+        while let Some(object) = batch.pop() {
+            // SAFETY: [Class]: it came from `talc` with this layout, and left its list.
+            unsafe { central.deallocate(object.as_ptr(), class_layout(class)) };
+        }
+    }
+}
+
 /// One CPU's magazines and counters.
 pub(crate) struct Magazines {
-    classes: UnsafeCell<[Magazine; SIZES.len()]>,
+    classes: UnsafeCell<[Magazine; CLASSES]>,
     /// Bytes allocated here minus bytes freed here; only the sum over all CPUs means something.
     live_bytes: AtomicI64,
     live_objects: AtomicI64,
@@ -80,7 +195,9 @@ unsafe impl Sync for Magazines {}
 impl Magazines {
     pub(crate) const fn new() -> Self {
         Self {
-            classes: UnsafeCell::new([const { Magazine { head: ptr::null_mut(), count: 0 } }; SIZES.len()]),
+            classes: UnsafeCell::new(
+                [const { Magazine { loaded: List::EMPTY, spare: List::EMPTY } }; CLASSES],
+            ),
             live_bytes: AtomicI64::new(0),
             live_objects: AtomicI64::new(0),
         }
@@ -133,7 +250,7 @@ pub(super) fn alloc_frame() -> Option<usize> {
 
 /// The class that serves `layout`, if one does.
 fn class_of(layout: Layout) -> Option<usize> {
-    let fits = layout.size() <= SIZES[SIZES.len() - 1] && layout.align() <= ALIGN;
+    let fits = layout.size() <= SIZES[CLASSES - 1] && layout.align() <= ALIGN;
     fits.then(|| usize::from(CLASS[layout.size().div_ceil(16)]))
 }
 
@@ -151,7 +268,8 @@ unsafe impl GlobalAlloc for Heap {
         let off = PreemptOff::new();
         let Some(cpu) = percpu::current() else {
             // SAFETY: the caller's layout has a size that is not zero.
-            return unsafe { CENTRAL.lock().allocate(whole(layout)) }.map_or(ptr::null_mut(), NonNull::as_ptr);
+            return unsafe { CENTRAL.lock().allocate(whole(layout)) }
+                .map_or(ptr::null_mut(), NonNull::as_ptr);
         };
         debug_assert!(!cpu.in_interrupt(), "an interrupt handler allocates");
         let Some(class) = class_of(layout) else {
@@ -164,18 +282,15 @@ unsafe impl GlobalAlloc for Heap {
         };
         // SAFETY: [Own]: this CPU, preemption off until `off` drops, not in an interrupt (asserted above).
         let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
-        if magazine.head.is_null() {
-            refill(magazine, class);
-        }
-        let object = magazine.head;
-        if !object.is_null() {
-            // SAFETY: a free object of this magazine; its first word is the link.
-            magazine.head = unsafe { (*object).0 };
-            magazine.count -= 1;
+        let object = match magazine.loaded.pop() {
+            Some(object) => Some(object),
+            None => magazine.reload(class),
+        };
+        if object.is_some() {
             cpu.magazines.count(1, SIZES[class]);
         }
         drop(off);
-        object.cast()
+        object.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
@@ -194,14 +309,11 @@ unsafe impl GlobalAlloc for Heap {
         };
         // SAFETY: [Own], as in `alloc`.
         let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
-        if magazine.count >= 2 * BATCH {
-            drain(magazine, class);
+        if magazine.loaded.count == batch_of(class) {
+            magazine.unload(class);
         }
-        let object = object.cast::<Free>();
-        // SAFETY: the object is free now, at least 16 bytes large and 16-aligned, so it can hold the link.
-        unsafe { object.write(Free(magazine.head)) };
-        magazine.head = object;
-        magazine.count += 1;
+        // SAFETY: the caller's object, of this class ([Class]), is free now.
+        unsafe { magazine.loaded.push(object) };
         cpu.magazines.count(-1, SIZES[class]);
         drop(off);
     }
@@ -238,34 +350,3 @@ unsafe impl GlobalAlloc for Heap {
 fn whole(layout: Layout) -> Layout {
     class_of(layout).map_or(layout, class_layout)
 }
-
-/// Moves up to [`BATCH`] objects from the centre into an empty magazine.
-#[cold]
-fn refill(magazine: &mut Magazine, class: usize) {
-    let mut central = CENTRAL.lock();
-    for _ in 0..BATCH {
-        // SAFETY: the size is not zero.
-        let Some(object) = (unsafe { central.allocate(class_layout(class)) }) else { break };
-        let object = object.cast::<Free>().as_ptr();
-        // SAFETY: fresh memory of a class's size and alignment.
-        unsafe { object.write(Free(magazine.head)) };
-        magazine.head = object;
-        magazine.count += 1;
-    }
-}
-
-/// Moves [`BATCH`] objects from a full magazine back to the centre.
-#[cold]
-fn drain(magazine: &mut Magazine, class: usize) {
-    let mut central = CENTRAL.lock();
-    for _ in 0..BATCH {
-        let object = magazine.head;
-        // SAFETY: a free object of this magazine, and there are 2 * BATCH; it came from `talc` with this layout ([Class]).
-        unsafe {
-            magazine.head = (*object).0;
-            central.deallocate(object.cast(), class_layout(class));
-        }
-        magazine.count -= 1;
-    }
-}
-

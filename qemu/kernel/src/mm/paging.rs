@@ -221,11 +221,17 @@ fn map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage
             if huge {
                 let page = Page::<Size2MiB>::containing_address(virt);
                 let frame = PhysFrame::containing_address(phys);
-                tables.map_to_with_table_flags(page, frame, flags, parents, &mut Frames).map(|f| f.ignore()).map_err(describe)
+                tables
+                    .map_to_with_table_flags(page, frame, flags, parents, &mut Frames)
+                    .map(|f| f.ignore())
+                    .map_err(describe)
             } else {
                 let page = Page::<Size4KiB>::containing_address(virt);
                 let frame = PhysFrame::containing_address(phys);
-                tables.map_to_with_table_flags(page, frame, flags, parents, &mut Frames).map(|f| f.ignore()).map_err(describe)
+                tables
+                    .map_to_with_table_flags(page, frame, flags, parents, &mut Frames)
+                    .map(|f| f.ignore())
+                    .map_err(describe)
             }
         };
         match result {
