@@ -28,8 +28,8 @@ link() {
 printf '\n' >"$table"
 link "$@"
 
-# A line of the map is: address, load address, size, alignment, name. The name is that of an output section (it starts with a
-# dot), of an input section ("file:(section)") or of a symbol. Only functions are wanted.
+# A line of the map is: address, load address, size, alignment, name. The name is that of an output section
+# (it starts with a dot), of an input section ("file:(section)") or of a symbol. Only functions are wanted.
 awk 'NF == 5 && $5 ~ /^\./ { text = $5 == ".text"; next }
      text && NF == 5 && $5 !~ /:\(/ && $3 != "0" { print $1, $3, $5 }' "$map" >"$table.new"
 mv "$table.new" "$table"

@@ -1,7 +1,7 @@
 //! The kernel's command line: words of the form `key=value`.
 //!
-//! Whoever wants a word takes it; what is left when all have taken theirs is an error, so that a misspelt word does not
-//! silently mean its default.
+//! Whoever wants a word takes it; what is left when all have taken theirs is an error, so that a misspelt
+//! word does not silently mean its default.
 
 use core::fmt;
 use core::str::FromStr;
@@ -48,8 +48,8 @@ impl<'a> CommandLine<'a> {
     /// Splits `text`.
     ///
     /// # Errors
-    /// [`CommandLineError::NotKeyValue`], [`CommandLineError::Twice`] or [`CommandLineError::TooMany`], for the first word
-    /// that deserves it.
+    /// [`CommandLineError::NotKeyValue`], [`CommandLineError::Twice`] or [`CommandLineError::TooMany`], for
+    /// the first word that deserves it.
     pub(crate) fn parse(text: &'a str) -> Result<Self, CommandLineError<'a>> {
         let mut words: Vec<(&str, &str), WORDS_MAX> = Vec::new();
         for word in text.split_ascii_whitespace() {

@@ -1,7 +1,7 @@
 //! Lines on the serial port.
 //!
-//! [`println!`] writes a whole line under a lock. A panic writes through [`Emergency`], which takes none: the other CPUs have
-//! been stopped, perhaps while one held it.
+//! [`println!`] writes a whole line under a lock. A panic writes through [`Emergency`], which takes none: the
+//! other CPUs have been stopped, perhaps while one held it.
 //!
 //! Lock order: `PORT` is a leaf. Never in an interrupt handler, but for a panic.
 

@@ -1,13 +1,14 @@
 //! Epoch pins in the kernel: one handle per CPU, and a pin turns preemption off.
 //!
-//! These are the services that `mnt-table` asks of its platform. A pinned section never sleeps, like a classic RCU read
-//! section; the handle lives in the per-CPU block (`arch::percpu`, invariant `[Handle]`), and all handles belong to one
-//! collector. Interrupt handlers never pin.
+//! These are the services that `mnt-table` asks of its platform. A pinned section never sleeps, like a
+//! classic RCU read section; the handle lives in the per-CPU block (`arch::percpu`, invariant `[Handle]`),
+//! and all handles belong to one collector. Interrupt handlers never pin.
 //!
-//! A CPU's private bag of garbage is passed on when it goes idle, and by [`flush_epochs`] on all CPUs at once.
+//! A CPU's private bag of garbage is passed on when it goes idle, and by [`flush_epochs`] on all CPUs at
+//! once.
 //!
-//! Lock order: destructors of garbage run inside [`pin`] and [`flush`]: they must not take a lock that a caller of
-//! either may hold.
+//! Lock order: destructors of garbage run inside [`pin`] and [`flush`]: they must not take a lock that a
+//! caller of either may hold.
 
 use alloc::vec::Vec;
 
@@ -17,8 +18,8 @@ use x86_64::instructions::interrupts;
 use crate::arch::percpu;
 use crate::sched::{self, JoinHandle, SpawnError};
 
-/// Flushes per CPU and call of [`flush_epochs`]. Three free what was retired last; the rest is for a backlog, of which one
-/// flush frees at most 8 bags of 64.
+/// Flushes per CPU and call of [`flush_epochs`]. Three free what was retired last; the rest is for a backlog,
+/// of which one flush frees at most 8 bags of 64.
 const ROUNDS: usize = 32;
 /// Waiting loops give the CPU away each so many spins.
 const SPINS_PER_YIELD: u32 = 64;
@@ -46,8 +47,8 @@ pub(crate) fn unpin() {
     percpu::unpin();
 }
 
-/// For loops that wait for a lock, with the number of spins so far: pauses, and now and then lets other threads run if
-/// preemption is on.
+/// For loops that wait for a lock, with the number of spins so far: pauses, and now and then lets other
+/// threads run if preemption is on.
 #[inline]
 pub(crate) fn relax(spins: u32) {
     core::hint::spin_loop();
@@ -78,8 +79,9 @@ pub(crate) fn flush() {
     unpin();
 }
 
-/// Flushes on every CPU; afterwards what was retired before the call is free, unless a CPU stayed pinned or the backlog was
-/// longer than the call could eat. A leak check looks at its own counter and calls again while that still falls.
+/// Flushes on every CPU; afterwards what was retired before the call is free, unless a CPU stayed pinned or
+/// the backlog was longer than the call could eat. A leak check looks at its own counter and calls again
+/// while that still falls.
 ///
 /// Context: threads, preemption on, not pinned; blocks.
 ///

@@ -1,7 +1,7 @@
 //! An SMP x86-64 kernel that runs the mount table.
 //!
-//! It boots by its PVH note or by Multiboot2, brings all CPUs up, runs one job on kernel threads and leaves the
-//! machine with a status that says how that went.
+//! It boots by its PVH note or by Multiboot2, brings all CPUs up, runs one job on kernel threads and leaves
+//! the machine with a status that says how that went.
 //!
 //! # Code map
 //! | Module | What |
@@ -23,8 +23,8 @@
 //!     -serial stdio -monitor none -display none -nodefaults -no-reboot \
 //!     -device isa-debug-exit,iobase=0xf4,iosize=4 </dev/null
 //! ```
-//! Build it in a cargo invocation of its own (see its `Cargo.toml`). `-initrd` may be left out. Up to 64 CPUs are used,
-//! the rest is left alone.
+//! Build it in a cargo invocation of its own (see its `Cargo.toml`). `-initrd` may be left out. Up to 64 CPUs
+//! are used, the rest is left alone.
 //!
 //! | QEMU's status | Means |
 //! |---|---|
@@ -32,10 +32,10 @@
 //! | 35 | panic or exception: the last lines tell |
 //! | 37 | unusable command line or module, one line tells; nothing was run |
 //! | 39 | the job found something wrong |
-//! | 0, 1, other | the kernel did not get to the end: a triple fault (0, with `-no-reboot`), QEMU's own failure (1), a watchdog |
+//! | other | it did not get to the end: a triple fault is 0 (with `-no-reboot`), QEMU's own failure 1 |
 //!
-//! Without the exit device the kernel powers off through ACPI, so QEMU's status is 0 then. On a hang, `inject-nmi` makes
-//! the kernel print every CPU's backtrace and leave with 35.
+//! Without the exit device the kernel powers off through ACPI, so QEMU's status is 0 then. On a hang,
+//! `inject-nmi` makes the kernel print every CPU's backtrace and leave with 35.
 //!
 //! GRUB: `multiboot2 /boot/kernel job=smoke`, `module2 /boot/MODULE`, `boot`.
 #![no_std]

@@ -2,11 +2,11 @@
 //!
 //! 1. The first CPU to panic, or to take an unexpected exception, claims [`OWNER`].
 //! 2. It stops the others with an NMI, which gets through whatever they do; each notes where it was.
-//! 3. It prints the reason, its registers and its backtrace, then where the others stopped, and leaves the machine
-//!    with a status of its own.
+//! 3. It prints the reason, its registers and its backtrace, then where the others stopped, and leaves the
+//!    machine with a status of its own.
 //!
-//! An NMI without a panic comes from outside (a watchdog's `inject-nmi`) and is a panic that shows every CPU's
-//! backtrace: that is what one wants to know of a hang.
+//! An NMI without a panic comes from outside (a watchdog's `inject-nmi`) and is a panic that shows every
+//! CPU's backtrace: that is what one wants to know of a hang.
 //!
 //! Lock order: takes none, and calls nothing that takes one without trying.
 

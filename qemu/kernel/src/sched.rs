@@ -1,18 +1,20 @@
 //! Kernel threads: a run queue per CPU, round robin, preemptive.
 //!
-//! 1. A thread is bound to the CPU that it was spawned on. It is running, ready (in the queue), asleep until a time,
-//!    parked, or done.
-//! 2. The timer is one-shot and set only for what is known to come: the end of the running thread's slice while others
-//!    are ready, or the earliest sleeper. A CPU that runs one thread, or none, gets no ticks.
+//! 1. A thread is bound to the CPU that it was spawned on. It is running, ready (in the queue), asleep until
+//!    a time, parked, or done.
+//! 2. The timer is one-shot and set only for what is known to come: the end of the running thread's slice
+//!    while others are ready, or the earliest sleeper. A CPU that runs one thread, or none, gets no ticks.
 //! 3. Waking a thread of another CPU puts it into that CPU's queue and sends an interrupt.
-//! 4. A switch happens when a thread yields, sleeps, parks or ends; on the way out of an interrupt; and when the
-//!    preempt count falls to 0 with a request pending.
+//! 4. A switch happens when a thread yields, sleeps, parks or ends; on the way out of an interrupt; and when
+//!    the preempt count falls to 0 with a request pending.
 //!
 //! # Invariants
-//! - `[Once]` A thread is in at most one place of its CPU's queue, by its state; both change under the queue's lock.
+//! - `[Once]` A thread is in at most one place of its CPU's queue, by its state; both change under the
+//!   queue's lock.
 //! - `[Room]` A queue has room for every thread in `all`, so waking never fails.
-//! - `[Kept]` `all` (or `dead`, or `idle`) holds a reference to every thread that was started, so a thread's stack and context
-//!   outlive the time that it is switched out. No last reference is dropped under the queue's lock.
+//! - `[Kept]` `all` (or `dead`, or `idle`) holds a reference to every thread that was started, so a thread's
+//!   stack and context outlive the time that it is switched out. No last reference is dropped under the
+//!   queue's lock.
 //!
 //! # Lock order
 //! A thread's `end` → the run queue of one CPU. Never two run queues, never the heap under a run queue:
@@ -53,7 +55,7 @@ const ASLEEP: u8 = 3;
 type Name = String<24>;
 
 /// A kernel thread.
-pub(crate) struct Thread {
+struct Thread {
     // Immutable.
     name: Name,
     cpu: usize,
@@ -271,8 +273,8 @@ fn leave(how: Leave) {
     assert!(cpu.is_preemptible(), "a thread that turned preemption off gives its CPU away");
     cpu.take_need_resched();
     if let Some((from, to)) = cpu.run_queue.pick(&how) {
-        // SAFETY: interrupts are off. `from` is the running thread's; `to` was filed as ready by a thread of this CPU that is
-        // switched out, or is new ([Once]). [Kept] keeps both.
+        // SAFETY: interrupts are off. `from` is the running thread's; `to` was filed as ready by a thread of
+        // this CPU that is switched out, or is new ([Once]). [Kept] keeps both.
         unsafe { context::switch(&*from, &*to) };
         bury();
     }
@@ -365,7 +367,8 @@ pub(crate) fn adopt_idle() {
 /// What a CPU does when it has nothing to do: passes its garbage on, then halts until an interrupt.
 pub(crate) fn idle() -> ! {
     let cpu = percpu::this();
-    cpu.online.store(true, Release); // Release: pairs with the Acquire in `smp`: all of this CPU's set-up is done.
+    // Release: pairs with the Acquire in `smp::comes_online`: all of this CPU's set-up is done.
+    cpu.online.store(true, Release);
     loop {
         if percpu::take_epoch_used() {
             crate::epoch::flush();
@@ -381,7 +384,7 @@ pub(crate) fn idle() -> ! {
 }
 
 /// The running thread.
-pub(crate) fn current() -> Arc<Thread> {
+fn current() -> Arc<Thread> {
     percpu::this().run_queue.threads.lock().current.clone().expect("a running thread")
 }
 
@@ -395,14 +398,14 @@ pub(crate) fn sleep_ns(ns: u64) {
     leave(Leave::Sleep(clock::now_ns().saturating_add(ns)));
 }
 
-/// Sleeps until somebody calls [`unpark`]; returns at once if that happened since the last time. May return early: check
-/// what you wait for. Context: threads, preemption on.
+/// Sleeps until somebody calls [`JoinHandle::unpark`]; returns at once if that happened since the last time.
+/// May return early: check what you wait for. Context: threads, preemption on.
 pub(crate) fn park() {
     leave(Leave::Park);
 }
 
-/// Wakes a parked thread, or makes its next [`park`] return at once. Context: threads.
-pub(crate) fn unpark(thread: &Arc<Thread>) {
+/// See [`JoinHandle::unpark`].
+fn unpark(thread: &Arc<Thread>) {
     let thread = thread.clone();
     let queue = &percpu::get(thread.cpu).run_queue;
     let mut threads = queue.threads.lock();
@@ -415,23 +418,31 @@ pub(crate) fn unpark(thread: &Arc<Thread>) {
 }
 
 impl JoinHandle {
-    /// Waits until the thread is done; what it wrote is visible then. Context: threads, preemption on.
+    /// Waits until the thread is done and gone; what it wrote is visible then, and nothing of it is left.
+    ///
+    /// Context: threads, preemption on.
     pub(crate) fn join(self) {
         loop {
             {
                 let mut end = self.0.end.lock();
                 if end.done {
-                    return;
+                    break;
                 }
                 end.joiner = Some(current());
             }
             park();
         }
+        // Its CPU has yet to switch away from it and to drop `all`'s reference.
+        let mut spins = 0;
+        while Arc::strong_count(&self.0) > 1 {
+            crate::epoch::relax(spins);
+            spins += 1;
+        }
     }
 
-    /// The thread, to unpark it.
-    pub(crate) fn thread(&self) -> &Arc<Thread> {
-        &self.0
+    /// Wakes the thread if it is parked, or makes its next [`park`] return at once. Context: threads.
+    pub(crate) fn unpark(&self) {
+        unpark(&self.0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The job that tries the kernel itself: `job=smoke`, and two that must end in a panic.
 //!
-//! Each test says what holds in its name, and returns what it measured or what is wrong. All start from threads with
-//! preemption on.
+//! Each test says what holds in its name, and returns what it measured or what is wrong. All start from
+//! threads with preemption on.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -21,6 +21,7 @@ use crate::sched::{self, JoinHandle};
 use crate::{epoch, symbols};
 
 type Outcome = Result<String, String>;
+type Test = Box<dyn Fn() -> Outcome>;
 
 /// Threads per CPU in the tests that load all of them.
 const PER_CPU: usize = 2;
@@ -32,7 +33,7 @@ macro_rules! ensure {
 /// Runs all tests; the load tests take `seconds` together.
 pub(crate) fn smoke(seconds: u64, module: &'static [u8]) -> ExitCode {
     let load_ns = seconds.saturating_mul(1_000_000_000) / 2;
-    let tests: [(&str, Box<dyn Fn() -> Outcome>); 9] = [
+    let tests: [(&str, Test); 9] = [
         ("an_address_has_a_name", Box::new(an_address_has_a_name)),
         ("no_page_is_writable_and_executable", Box::new(no_page_is_writable_and_executable)),
         ("the_module_is_readable", Box::new(move || the_module_is_readable(module))),
@@ -161,7 +162,7 @@ fn a_parked_thread_wakes_on_every_cpu() -> Outcome {
         for round in 1..=times {
             let start = clock::now_ns();
             asked.store(round, SeqCst);
-            sched::unpark(handle.thread());
+            handle.unpark();
             let mut spins = 0;
             while answered.load(SeqCst) < round {
                 epoch::relax(spins);
@@ -176,8 +177,8 @@ fn a_parked_thread_wakes_on_every_cpu() -> Outcome {
 }
 
 fn a_busy_thread_is_preempted() -> Outcome {
-    // Two threads per CPU that never give it away. The first to leave has seen the other run twice in between, so both
-    // were switched out against their will.
+    // Two threads per CPU that never give it away. The first to leave has seen the other run twice in
+    // between, so both were switched out against their will.
     const DONE: u64 = u64::MAX;
     // A few CPUs at a time: the host may have fewer.
     const AT_ONCE: usize = 4;
@@ -229,7 +230,7 @@ fn the_heap_comes_back(load_ns: u64) -> Outcome {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;
-                    let size = if state % 64 == 0 {
+                    let size = if state.is_multiple_of(64) {
                         4_000 + state as usize % 20_000
                     } else {
                         1 + state as usize % 320

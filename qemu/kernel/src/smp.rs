@@ -52,8 +52,8 @@ pub(crate) fn init(platform: &Platform) {
 pub(crate) fn start_others() {
     for cpu in percpu::all().skip(1) {
         let stack = Stack::new().expect("no memory for a CPU's stack");
-        // SAFETY: the CPU before this one is past `entry.s` (it is online), this loop is the only caller, and the stack
-        // is given away for good below.
+        // SAFETY: the CPU before this one is past `entry.s` (it is online), this loop is the only caller, and
+        // the stack is given away for good below.
         unsafe { boot::prepare_ap(paging::root(), stack.top(), cpu) };
         core::mem::forget(stack);
         lapic::send_init(cpu.apic_id);

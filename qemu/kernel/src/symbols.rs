@@ -1,7 +1,7 @@
 //! Names for addresses: the symbol table that `link.sh` puts behind the image, and the chain of frames.
 //!
-//! The table is text, "address size name" per line, searched from the start: it is read in panics only. Nothing
-//! here takes a lock or allocates.
+//! The table is text, "address size name" per line, searched from the start: it is read in panics only.
+//! Nothing here takes a lock or allocates.
 
 use core::fmt;
 
@@ -67,8 +67,8 @@ impl fmt::Display for Backtrace {
         let mut frame = self.rbp;
         let (mut last, mut repeated) = (0, 0);
         for _ in 0..FRAMES_MAX {
-            // A frame is the caller's frame pointer, then the address to return to. Whatever the register holds, only what is
-            // mapped is read.
+            // A frame is the caller's frame pointer, then the address to return to. Whatever the register
+            // holds, only what is mapped is read.
             let (Some(next), Some(back)) = (peek(frame), peek(frame.wrapping_add(8))) else { break };
             if back == 0 {
                 break;

@@ -88,15 +88,16 @@ pub(crate) fn read(rsdp: u64) -> Platform {
 
 /// The sleep type of S5, from the DSDT's `_S5_` package.
 ///
-/// An AML interpreter would be the whole answer; the package is a constant, so its encoding can be found and read.
+/// An AML interpreter would be the whole answer; the package is a constant, so its encoding can be found and
+/// read.
 fn soft_off(tables: &AcpiTables<Direct>) -> Option<u16> {
     let dsdt = tables.dsdt().ok()?;
     let virt = map_direct(dsdt.address as u64, dsdt.length.into(), Use::ReadOnly);
     // SAFETY: so long the table is, by its checked header; nobody writes it.
     let aml = unsafe { core::slice::from_raw_parts(virt as *const u8, dsdt.length as usize) };
     let name = aml.windows(4).position(|window| window == b"_S5_")?;
-    // Package operator, length of 1 to 4 bytes (count in the first one's top bits), number of elements, first element: a
-    // bare ZeroOp or OneOp, or a byte constant.
+    // Package operator, length of 1 to 4 bytes (count in the first one's top bits), number of elements, first
+    // element: a bare ZeroOp or OneOp, or a byte constant.
     let package = aml.get(name + 4..)?;
     let [0x12, length, ..] = package else { return None };
     let element = package.get(1 + 1 + usize::from(length >> 6) + 1..)?;

@@ -47,7 +47,8 @@ fn sample(pm_timer: u16) -> (u32, u64) {
     let mut best = (u64::MAX, 0, 0);
     for _ in 0..4 {
         let before = tsc();
-        // SAFETY: the port is the one that the firmware's table names for its timer; reading it has no side effect.
+        // SAFETY: the port is the one that the firmware's table names for its timer; reading it has no side
+        // effect.
         let ticks = unsafe { port.read() } & PM_TIMER_MASK;
         let took = tsc() - before;
         if took < best.0 {
@@ -59,7 +60,8 @@ fn sample(pm_timer: u16) -> (u32, u64) {
 
 /// Nanoseconds since the kernel started; the same clock on every CPU. 0 before [`init`].
 pub(crate) fn now_ns() -> u64 {
-    // Relaxed: written once, before the other CPUs start. Saturating: the counters of two CPUs may be a hair apart.
+    // Relaxed: written once, before the other CPUs start. Saturating: the counters of two CPUs may be a hair
+    // apart.
     let ticks = tsc().saturating_sub(START.load(Relaxed));
     ((u128::from(ticks) * u128::from(SCALE.load(Relaxed))) >> 32) as u64
 }

@@ -1,8 +1,8 @@
 //! The switch from one thread's stack to another's.
 //!
 //! A thread that is switched out has its callee-saved registers on its stack and its stack pointer in its
-//! [`Context`]. Interrupts are off throughout; the flags are not saved, for every thread is switched out with interrupts
-//! off and turns them on itself.
+//! [`Context`]. Interrupts are off throughout; the flags are not saved, for every thread is switched out with
+//! interrupts off and turns them on itself.
 
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
@@ -27,8 +27,8 @@ impl Context {
     /// # Safety
     /// `top` is 16-aligned and ends a mapped stack that only this thread will use.
     pub(crate) unsafe fn starting(top: u64, entry: extern "C" fn() -> !) -> Self {
-        // What `switch` pops: six registers (a zero rbp ends the chain of frames), then the address to return to. One
-        // word stays above it, so that `entry` finds its stack aligned as after a call.
+        // What `switch` pops: six registers (a zero rbp ends the chain of frames), then the address to return
+        // to. One word stays above it, so that `entry` finds its stack aligned as after a call.
         let frame: [u64; 8] = [0, 0, 0, 0, 0, 0, entry as usize as u64, 0];
         let pointer = top - size_of_val(&frame) as u64;
         // SAFETY: the uppermost bytes of a stack that is ours (caller).
@@ -40,8 +40,8 @@ impl Context {
 /// Switches stacks: returns when somebody switches back to `from`.
 ///
 /// # Safety
-/// Interrupts are off. `from` is the running thread's; `to` belongs to a thread of this CPU that is switched out or was never
-/// in. Both outlive the time that they are switched out.
+/// Interrupts are off. `from` is the running thread's; `to` belongs to a thread of this CPU that is switched
+/// out or was never in. Both outlive the time that they are switched out.
 pub(crate) unsafe fn switch(from: &Context, to: &Context) {
     // SAFETY: nobody else touches either (caller).
     unsafe { swap(from.0.get(), *to.0.get()) };

@@ -63,7 +63,7 @@ pub(crate) fn halt_forever() -> ! {
 
 /// Reads the eight bytes at `address`, or `None` if nothing is mapped there. Takes no lock.
 pub(crate) fn peek(address: u64) -> Option<u64> {
-    // SAFETY: checked to be mapped, and mappings never go away ([Grow] in `mm::paging`). Volatile: it may be another
-    // CPU's stack, stopped or not.
+    // SAFETY: checked to be mapped, and mappings never go away ([Grow] in `mm::paging`). Volatile: it may be
+    // another CPU's stack, stopped or not.
     crate::mm::paging::is_readable(address).then(|| unsafe { (address as *const u64).read_volatile() })
 }

@@ -1,8 +1,8 @@
 //! Segments, the task state with its exception stacks, and the interrupt table.
 //!
-//! Each CPU has its own GDT and TSS; the interrupt table is the same for all, so they share one. Double faults, NMIs
-//! and machine checks run on stacks of their own: the first because the ordinary stack may be what broke, the other
-//! two because they come at any instruction.
+//! Each CPU has its own GDT and TSS; the interrupt table is the same for all, so they share one. Double
+//! faults, NMIs and machine checks run on stacks of their own: the first because the ordinary stack may be
+//! what broke, the other two because they come at any instruction.
 
 use alloc::boxed::Box;
 use core::arch::global_asm;
@@ -63,11 +63,12 @@ impl Descriptors {
     /// Makes this CPU use these tables and the interrupt table.
     ///
     /// # Safety
-    /// They belong to this CPU, which loads them once (a TSS may be loaded only once). GS base is written later.
+    /// They belong to this CPU, which loads them once (a TSS may be loaded only once). GS base is written
+    /// later.
     pub(crate) unsafe fn load(&'static self) {
         self.gdt.load();
-        // SAFETY: the selectors are this GDT's own: code, data and the TSS, which lives for good. The interrupt table is
-        // filled by `init_interrupts` before any CPU comes here.
+        // SAFETY: the selectors are this GDT's own: code, data and the TSS, which lives for good. The
+        // interrupt table is filled by `init_interrupts` before any CPU comes here.
         unsafe {
             CS::set_reg(self.code);
             SS::set_reg(self.data);

@@ -50,8 +50,8 @@ static REGISTERS: AtomicU64 = AtomicU64::new(0);
 static TIMER_HZ: AtomicU64 = AtomicU64::new(0);
 
 fn read(register: u64) -> u32 {
-    // SAFETY: `init` mapped the page (its callers come first), and reading these registers has no side effect.
-    // Relaxed: written once, before the other CPUs start.
+    // SAFETY: `init` mapped the page (its callers come first), and reading these registers has no side
+    // effect. Relaxed: written once, before the other CPUs start.
     unsafe { ((REGISTERS.load(Relaxed) + register) as *const u32).read_volatile() }
 }
 
@@ -60,12 +60,14 @@ fn write(register: u64, value: u32) {
     unsafe { ((REGISTERS.load(Relaxed) + register) as *mut u32).write_volatile(value) };
 }
 
-/// Silences the old interrupt controllers and maps the registers. Context: once, on the boot CPU, before [`enable`].
+/// Silences the old interrupt controllers and maps the registers. Context: once, on the boot CPU, before
+/// [`enable`].
 pub(crate) fn init() {
-    // Before `enable` masks their line: the firmware left its timer running through them, and an interrupt that was raised
-    // but can no longer be fetched makes QEMU deliver vector -1.
+    // Before `enable` masks their line: the firmware left its timer running through them, and an interrupt
+    // that was raised but can no longer be fetched makes QEMU deliver vector -1.
     for port in LEGACY_MASKS {
-        // SAFETY: the mask registers of a PC's two 8259s; nobody else uses them, and the kernel takes no interrupt from them.
+        // SAFETY: the mask registers of a PC's two 8259s; nobody else uses them, and the kernel takes no
+        // interrupt from them.
         unsafe { PortWriteOnly::<u8>::new(port).write(0xff) };
     }
     // SAFETY: the register exists on every CPU with a local APIC, that is all x86-64 ones.
@@ -92,13 +94,17 @@ pub(crate) fn id() -> u32 {
 pub(crate) fn calibrate() {
     write(LVT_TIMER, MASKED | u32::from(TIMER));
     write(INITIAL_COUNT, u32::MAX);
-    let (start, from) = (clock::now_ns(), read(CURRENT_COUNT));
-    clock::spin_ns(5_000_000);
-    let (end, to) = (clock::now_ns(), read(CURRENT_COUNT));
+    let mut rates = [0; 3];
+    for rate in &mut rates {
+        let (start, from) = (clock::now_ns(), read(CURRENT_COUNT));
+        clock::spin_ns(2_000_000);
+        let (end, to) = (clock::now_ns(), read(CURRENT_COUNT));
+        *rate = u64::from(from - to) * 1_000_000_000 / (end - start).max(1);
+    }
     write(INITIAL_COUNT, 0);
     write(LVT_TIMER, u32::from(TIMER));
-    let ticks = u64::from(from - to);
-    TIMER_HZ.store(ticks * 1_000_000_000 / (end - start).max(1), Relaxed); // Relaxed: as REGISTERS.
+    rates.sort_unstable();
+    TIMER_HZ.store(rates[1], Relaxed); // The median. Relaxed: as REGISTERS.
 }
 
 /// Lets the timer interrupt this CPU once, in about `ns`; replaces what was set before. `None` stops it.

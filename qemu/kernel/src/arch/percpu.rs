@@ -1,14 +1,16 @@
 //! Per-CPU blocks, reached through GS, and the preempt count.
 //!
-//! The boot CPU makes one [`PerCpu`] for every CPU before it starts the others; each CPU points its GS base at its own.
-//! Threads never move to another CPU, so what [`this`] returns stays right for the thread that asked.
+//! The boot CPU makes one [`PerCpu`] for every CPU before it starts the others; each CPU points its GS base
+//! at its own. Threads never move to another CPU, so what [`this`] returns stays right for the thread that
+//! asked.
 //!
 //! # Invariants
-//! - `[Mine]` GS base holds the address of this CPU's block, whose first word is that address, from [`install`] on.
-//! - `[Count]` The preempt count is written by its own CPU only, balanced by every interrupt handler, and a thread
-//!   is switched out only while it is 0. So a plain load and store count right, whatever interrupts.
-//! - `[Handle]` The epoch handle and its guards are used by their own CPU only, with preemption off from before the pin
-//!   until after the guard dropped, and never by an interrupt handler.
+//! - `[Mine]` GS base holds the address of this CPU's block, whose first word is that address, from
+//!   [`install`] on.
+//! - `[Count]` The preempt count is written by its own CPU only, balanced by every interrupt handler, and a
+//!   thread is switched out only while it is 0. So a plain load and store count right, whatever interrupts.
+//! - `[Handle]` The epoch handle and its guards are used by their own CPU only, with preemption off from
+//!   before the pin until after the guard dropped, and never by an interrupt handler.
 
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -120,14 +122,16 @@ pub(crate) fn all() -> impl Iterator<Item = &'static PerCpu> {
 /// If there is no such CPU.
 pub(crate) fn get(index: usize) -> &'static PerCpu {
     assert!(index < count(), "no CPU {index}");
-    // SAFETY: below the count, hence written by `add` (Acquire in `count`), and leaked. Relaxed: ordered by that Acquire.
+    // SAFETY: below the count, hence written by `add` (Acquire in `count`), and leaked. Relaxed: ordered by
+    // that Acquire.
     unsafe { &*BLOCKS[index].load(Relaxed) }
 }
 
 /// This CPU's block, or `None` before the boot CPU has one.
 #[inline]
 pub(crate) fn current() -> Option<&'static PerCpu> {
-    // Acquire: pairs with the Release in `install`. A CPU started later installs its block before anything else.
+    // Acquire: pairs with the Release in `install`. A CPU started later installs its block before anything
+    // else.
     READY.load(Acquire).then(this)
 }
 
@@ -147,7 +151,8 @@ impl PerCpu {
     fn add_preempt(&self, levels: u32) {
         // Relaxed: only this CPU writes it ([Count]).
         self.preempt.store(self.preempt.load(Relaxed) + levels, Relaxed);
-        compiler_fence(SeqCst); // What is protected must not move above; one CPU, so the compiler is all to hold.
+        // What is protected must not move above. One CPU, so the compiler is all there is to hold.
+        compiler_fence(SeqCst);
     }
 
     #[inline]
@@ -156,7 +161,8 @@ impl PerCpu {
         self.preempt.store(self.preempt.load(Relaxed) - levels, Relaxed); // Relaxed: as in `add_preempt`.
     }
 
-    /// True if the running thread may be switched out here: preemption is on, and no interrupt is being handled.
+    /// True if the running thread may be switched out here: preemption is on, and no interrupt is being
+    /// handled.
     #[inline]
     pub(crate) fn is_preemptible(&self) -> bool {
         self.preempt.load(Relaxed) == 0 // Relaxed: own CPU.
@@ -198,7 +204,8 @@ impl PerCpu {
     }
 }
 
-/// Preemption is off on this CPU until this drops; nests. Dropping the last one switches threads if that is due.
+/// Preemption is off on this CPU until this drops; nests. Dropping the last one switches threads if that is
+/// due.
 #[derive(Debug)]
 pub(crate) struct PreemptOff {
     /// Belongs to the CPU that made it.
@@ -240,7 +247,8 @@ fn preempt_on() {
 
 /// Turns preemption off and pins this CPU's epoch handle.
 ///
-/// Context: threads, not interrupt handlers. Every guard is dropped on the same CPU and followed by one [`unpin`].
+/// Context: threads, not interrupt handlers. Every guard is dropped on the same CPU and followed by one
+/// [`unpin`].
 #[inline]
 pub(crate) fn pin() -> Guard {
     let cpu = this();

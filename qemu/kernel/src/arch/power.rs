@@ -36,13 +36,15 @@ pub(crate) fn exit(code: ExitCode) -> ! {
     // Still here: no such device. `try_lock`, for a panic may have come at any point.
     if let Some(port) = SLEEP.try_lock().and_then(|port| *port) {
         let old = read_control(port.control);
-        // SAFETY: the control port and the sleep type come from the firmware's tables; this is how they ask for S5.
+        // SAFETY: the control port and the sleep type come from the firmware's tables; this is how they ask
+        // for S5.
         unsafe { PortWriteOnly::<u16>::new(port.control).write(old & !0x3c00 | port.kind << 10 | 1 << 13) };
     }
     halt_forever()
 }
 
 fn read_control(port: u16) -> u16 {
-    // SAFETY: the firmware's tables name it as the power management control register; reading has no side effect.
+    // SAFETY: the firmware's tables name it as the power management control register; reading has no side
+    // effect.
     unsafe { PortReadOnly::<u16>::new(port).read() }
 }

@@ -10,10 +10,11 @@ pub(crate) type Port = Uart16550<PioBackend>;
 
 /// A handle on COM1 as it is.
 ///
-/// Two handles at once can only mix their bytes on the line; the console's lock keeps them whole, and a panic stops the
-/// other CPUs first.
+/// Two handles at once can only mix their bytes on the line; the console's lock keeps them whole, and a panic
+/// stops the other CPUs first.
 pub(crate) fn com1() -> Port {
-    // SAFETY: on the PCs that this kernel runs on these ports are COM1's, and nothing else in the kernel uses them.
+    // SAFETY: on the PCs that this kernel runs on these ports are COM1's, and nothing else in the kernel uses
+    // them.
     unsafe { Uart16550::new_port(COM1) }.expect("a constant, valid port")
 }
 

@@ -1,13 +1,14 @@
 //! The kernel's locks: `lock_api`'s mutex over one spinning bit.
 //!
-//! [`SpinLock`] turns preemption off while it is held, [`IrqSpinLock`] interrupts too. A lock that an interrupt
-//! handler takes is an `IrqSpinLock`; everything else is a `SpinLock`. Holders never sleep.
+//! [`SpinLock`] turns preemption off while it is held, [`IrqSpinLock`] interrupts too. A lock that an
+//! interrupt handler takes is an `IrqSpinLock`; everything else is a `SpinLock`. Holders never sleep.
 //!
 //! # Edges
 //! - `[Lock]` Release in `unlock` to Acquire in `try_lock`: a holder sees all that the previous one wrote.
 //!
 //! # Left out
-//! Fairness: where there are more virtual CPUs than real ones, a queue of waiters would wait for one that is not running.
+//! Fairness: where there are more virtual CPUs than real ones, a queue of waiters would wait for one that is
+//! not running.
 
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering::*};
@@ -46,10 +47,10 @@ impl Bit {
 #[derive(Debug)]
 pub(crate) struct RawSpin(Bit);
 
-// SAFETY: the bit is set by one holder at a time (swap) and only cleared by `unlock`, which gets the state that this holder
-// was given; [Lock] orders holders. The state keeps preemption off and is not `Send`; forgetting it is harmless here.
+// SAFETY: the bit is set by one holder at a time (swap) and only cleared by `unlock`, which gets the state
+// that this holder was given; [Lock] orders holders. The state keeps preemption off and is not `Send`;
+// forgetting it is harmless here.
 unsafe impl RawMutex for RawSpin {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
     const INIT: Self = Self(Bit(AtomicBool::new(false)));
     type Guard = PreemptOff;
 
@@ -80,7 +81,6 @@ pub(crate) struct RawIrqSpin(Bit);
 
 // SAFETY: as for `RawSpin`; here the state keeps interrupts off, hence preemption too.
 unsafe impl RawMutex for RawIrqSpin {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
     const INIT: Self = Self(Bit(AtomicBool::new(false)));
     type Guard = IrqOff;
 

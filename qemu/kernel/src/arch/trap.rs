@@ -1,7 +1,7 @@
 //! What an interrupt or exception does.
 //!
-//! `trap.s` calls [`trap`] with interrupts off. Interrupts from this machine's timers and CPUs are handled and may
-//! end in a thread switch; an exception is always a bug in the kernel and ends in a panic.
+//! `trap.s` calls [`trap`] with interrupts off. Interrupts from this machine's timers and CPUs are handled
+//! and may end in a thread switch; an exception is always a bug in the kernel and ends in a panic.
 
 use core::arch::asm;
 use core::fmt;
@@ -49,8 +49,8 @@ impl TrapFrame {
     #[inline(always)]
     pub(crate) fn here() -> Self {
         let mut frame = MaybeUninit::<Self>::zeroed();
-        // SAFETY: writes the saved registers' places of `frame`, by the layout above, and nothing else; `rax` holds its
-        // address, so that one is not told. A frame of zeros is valid.
+        // SAFETY: writes the saved registers' places of `frame`, by the layout above, and nothing else; `rax`
+        // holds its address, so that one is not told. A frame of zeros is valid.
         unsafe {
             asm!(
                 "mov [rax], r15", "mov [rax + 8], r14", "mov [rax + 16], r13", "mov [rax + 24], r12",

@@ -1,6 +1,6 @@
-# Entry of all interrupts and exceptions: 256 stubs of 16 bytes that make the stack look the same (error code, vector), then
-# one common path that saves the registers as a TrapFrame and calls `trap`. The kernel has no ring 3 yet and uses
-# no vector registers, so there is no swapgs and no FXSAVE. AT&T syntax.
+# Entry of all interrupts and exceptions: 256 stubs of 16 bytes that make the stack look the same (error code,
+# vector), then one common path that saves the registers as a TrapFrame and calls `trap`. The kernel has no
+# ring 3 yet and uses no vector registers, so there is no swapgs and no FXSAVE. AT&T syntax.
 
 .text
 .balign 16
@@ -9,8 +9,8 @@ trap_stubs:
 .set vector, 0
 .rept 256
     .balign 16
-    .if (vector == 8) || (vector >= 10 && vector <= 14) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
-    .else
+    # The vectors of this mask push an error code themselves: 8, 10 to 14, 17, 21, 29, 30.
+    .if vector > 31 || !((0x60227d00 >> vector) & 1)
         pushq $0
     .endif
     pushq $vector
@@ -19,6 +19,7 @@ trap_stubs:
 .endr
 
 .balign 16
+.type trap_common, @function
 trap_common:
     pushq %rax
     pushq %rcx
@@ -55,3 +56,4 @@ trap_common:
     popq %rax
     addq $16, %rsp
     iretq
+.size trap_common, . - trap_common

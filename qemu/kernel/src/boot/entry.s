@@ -1,9 +1,9 @@
 # The way into the kernel: from the boot loader (boot CPU) and from a start-up IPI (all others).
 #
-# Both loaders enter `pvh_entry` / `multiboot_entry` in 32-bit protected mode with paging off and the
-# address of their information in ebx. `boot32` turns on long mode over the static tables below, which map the low
-# 4 GiB three times: at 0, at the direct map (PML4[256]) and, its first 2 GiB, at the kernel's half
-# (PML4[511]). Those tables are only a way in: `mm` builds the real ones.
+# Both loaders enter `pvh_entry` / `multiboot_entry` in 32-bit protected mode with paging off and the address
+# of their information in ebx. `boot32` turns on long mode over the static tables below, which map the low 4
+# GiB three times: at 0, at the direct map (PML4[256]) and, its first 2 GiB, at the kernel's half (PML4[511]).
+# Those tables are only a way in: `mm` builds the real ones.
 #
 # Registers on the way: edi = which protocol (0: an application processor), esi = its information.
 
@@ -110,8 +110,8 @@ boot64:
 2:  movabs rax, offset ap_high
     jmp rax
 
-# An application processor's first instructions, in real mode; copied to AP_BASE. The pointer to the GDT sits at a
-# fixed place, 8 bytes in.
+# An application processor's first instructions, in real mode; copied to AP_BASE. The pointer to the GDT sits
+# at a fixed place, 8 bytes in.
 .balign 16
 .global ap_start
 ap_start:
@@ -145,13 +145,17 @@ ap32:
 
 .section .text.boot, "ax", @progbits
 .code64
+
+.type boot_high, @function
 boot_high:
     lea rsp, [boot_stack_top]
     xor ebp, ebp
     call {boot_main}
     ud2
+.size boot_high, . - boot_high
 
 # The mailbox says which tables, which stack and which per-CPU block (smp fills it for one CPU at a time).
+.type ap_high, @function
 ap_high:
     lea rbx, [{mailbox}]
     mov rax, [rbx]
@@ -161,9 +165,11 @@ ap_high:
     xor ebp, ebp
     call {ap_main}
     ud2
+.size ap_high, . - ap_high
 
-.section .bss.boot, "aw", @nobits
-.balign 16
-    .skip 32768
+# The boot CPU's stack, and later its idle thread's. A debug build needs about half of it.
+.section .boot_stack, "aw", @nobits
+.balign 4096
+    .skip 131072
 boot_stack_top:
 .text

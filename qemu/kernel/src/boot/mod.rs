@@ -2,14 +2,14 @@
 //!
 //! The kernel starts by its PVH note (QEMU's `-kernel`) or its Multiboot2 header (GRUB). Both enter through
 //! `entry.s`, which turns on long mode and calls [`boot_main`] with the protocol's magic number and the
-//! physical address of its information. [`pvh`] and [`multiboot2`] copy all that is needed out of the loader's
-//! memory, so that nothing else in the kernel knows who started it.
+//! physical address of its information. [`pvh`] and [`multiboot2`] copy all that is needed out of the
+//! loader's memory, so that nothing else in the kernel knows who started it.
 //!
 //! # Invariants
 //! - `[Low]` Until `mm::init`, the loader's structures are read through the boot tables' direct map, which
 //!   reaches the low 4 GiB; both loaders place everything there.
-//! - `[Copied]` A `BootInfo` owns its text and its map. The module and the firmware's tables stay where they are:
-//!   `reserved` keeps the heap away from what lies in ordinary RAM.
+//! - `[Copied]` A `BootInfo` owns its text and its map. The module and the firmware's tables stay where they
+//!   are: `reserved` keeps the heap away from what lies in ordinary RAM.
 
 use core::arch::global_asm;
 use core::ops::Range;
@@ -92,8 +92,9 @@ pub(crate) fn image() -> Range<u64> {
 pub(crate) unsafe fn prepare_ap(tables: u64, stack_top: u64, cpu: &'static PerCpu) {
     let (start, end) = (&raw const ap_start, &raw const ap_end);
     let target = crate::mm::phys_to_virt(AP_START) as *mut u8;
-    // SAFETY: the two symbols bound the stub in `.boot`, loaded where it is linked, hence readable through the direct
-    // map; the target page is RAM below 1 MiB, which `mm` never hands out. Nobody reads the mailbox now (caller).
+    // SAFETY: the two symbols bound the stub in `.boot`, loaded where it is linked, hence readable through
+    // the direct map; the target page is RAM below 1 MiB, which `mm` never hands out. Nobody reads the
+    // mailbox now (caller).
     unsafe {
         let stub = crate::mm::phys_to_virt(start as u64) as *const u8;
         core::ptr::copy_nonoverlapping(stub, target, end as usize - start as usize);

@@ -11,8 +11,8 @@ use crate::mm::{phys_to_virt, virt_to_phys};
 /// [`BootError::Malformed`] if a tag that the kernel needs is missing, broken or too long.
 pub(super) fn read(address: u64) -> Result<BootInfo, BootError> {
     let mut info = BootInfo::new("Multiboot2");
-    // SAFETY: the protocol's register holds the address of the information, 8-aligned and in one piece; readable
-    // by [Low], and nothing writes there: the range is reserved below.
+    // SAFETY: the protocol's register holds the address of the information, 8-aligned and in one piece;
+    // readable by [Low], and nothing writes there: the range is reserved below.
     let tags = unsafe { BootInformation::load(phys_to_virt(address) as *const BootInformationHeader) }
         .map_err(|_| BootError::Malformed("broken Multiboot2 information"))?;
 

@@ -60,9 +60,11 @@ pub(super) fn read(address: u64) -> Result<BootInfo, BootError> {
         info.set_command_line(text.to_str().map_err(|_| BootError::Malformed("command line is not UTF-8"))?)?;
     }
     if start.module_count > 0 {
-        // SAFETY: by the protocol `modules` points at `module_count` entries, here at least one; readable by [Low].
+        // SAFETY: by the protocol `modules` points at `module_count` entries, here at least one; readable by
+        // [Low].
         let module = unsafe { &*(phys_to_virt(start.modules) as *const Module) };
-        info.initrd = module.address..module.address + module.size;
+        let end = module.address.checked_add(module.size).ok_or(BootError::Malformed("module wraps"))?;
+        info.initrd = module.address..end;
         info.reserve(info.initrd.clone())?;
     }
     // SAFETY: by the protocol `memory_map` points at so many entries; readable by [Low].

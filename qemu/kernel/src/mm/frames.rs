@@ -1,12 +1,12 @@
 //! Physical frames for page tables and stacks.
 //!
 //! Before the heap stands, frames come from a list of free ranges, lowest first. [`retire`] then moves the
-//! rest to the heap, and a frame is a page-aligned allocation from it. Frames are never given back: tables only
-//! grow, and free stacks are kept for the next thread.
+//! rest to the heap, and a frame is a page-aligned allocation from it. Frames are never given back: tables
+//! only grow, and free stacks are kept for the next thread.
 //!
 //! # Invariants
-//! - `[Reserved]` No range of the list, and so nothing in the heap, overlaps the image, the module, the loader's kept
-//!   structures or the first MiB (firmware data, the start-up page of the other CPUs).
+//! - `[Reserved]` No range of the list, and so nothing in the heap, overlaps the image, the module, the
+//!   loader's kept structures or the first MiB (firmware data, the start-up page of the other CPUs).
 
 use core::ops::Range;
 
@@ -66,8 +66,8 @@ pub(crate) fn alloc() -> Option<u64> {
         let range = ranges.iter_mut().find(|range| !range.is_empty())?;
         let frame = range.start;
         range.start += FRAME;
-        // SAFETY: [Reserved]: the frame was free RAM and is ours now; below 4 GiB the boot tables map it, and lowest
-        // first keeps us there: the tables for all RAM need a few MiB.
+        // SAFETY: [Reserved]: the frame was free RAM and is ours now; below 4 GiB the boot tables map it, and
+        // lowest first keeps us there: the tables for all RAM need a few MiB.
         unsafe { core::ptr::write_bytes(phys_to_virt(frame) as *mut u8, 0, FRAME as usize) };
         return Some(frame);
     }

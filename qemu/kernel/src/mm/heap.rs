@@ -1,22 +1,24 @@
 //! The heap: `talc` under one lock, with a depot per size class and per-CPU magazines in front of it.
 //!
-//! 1. A size up to 4 KiB falls into one of [`SIZES`]. Each CPU keeps a magazine per class: two lists of free objects, each
-//!    at most one batch long. Allocating and freeing there touch this CPU's memory only.
-//! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are both full gives a
-//!    whole batch to it, in a few instructions under the depot's lock. What one CPU allocates and another one frees, as a
-//!    reclaimer does all the time, travels back that way.
+//! 1. A size up to 4 KiB falls into one of [`SIZES`]. Each CPU keeps a magazine per class: two lists of free
+//!    objects, each at most one batch long. Allocating and freeing there touch this CPU's memory only.
+//! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are
+//!    both full gives a whole batch to it, in a few instructions under the depot's lock. What one CPU
+//!    allocates and another one frees, as a reclaimer does all the time, travels back that way.
 //! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back.
 //! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
 //!
 //! # Invariants
-//! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt handler.
-//! - `[Class]` An object of a class is allocated from `talc` with that class's layout and nothing else; a size maps to
-//!   the same class when it is freed.
-//! - `[Free]` A free object lies in exactly one list; its first word links to the next one of the list, and the second
-//!   word of a batch's first object to the next batch of the depot.
+//! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt
+//!   handler.
+//! - `[Class]` An object of a class is allocated from `talc` with that class's layout and nothing else; a
+//!   size maps to the same class when it is freed.
+//! - `[Free]` A free object lies in exactly one list; its first word links to the next one of the list, and
+//!   the second word of a batch's first object to the next batch of the depot.
 //!
 //! # Lock order
-//! A class's depot and `CENTRAL` are leaves; no CPU holds two of them. Interrupt handlers neither allocate nor free.
+//! A class's depot and `CENTRAL` are leaves; no CPU holds two of them. Interrupt handlers neither allocate
+//! nor free.
 //!
 //! # Left out
 //! Giving idle objects back under memory pressure: each class may keep [`DEPOT_BATCHES_MAX`] batches.
@@ -36,7 +38,8 @@ use super::phys_to_virt;
 use crate::arch::percpu::{self, PreemptOff};
 use crate::arch::spin::SpinLock;
 
-/// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's bags.
+/// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's
+/// bags.
 const SIZES: [usize; CLASSES] =
     [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2176, 3072, 4096];
 const CLASSES: usize = 17;
@@ -210,8 +213,8 @@ impl Magazines {
     }
 }
 
-/// What is allocated and not freed, in all. Exact when no CPU allocates meanwhile; what was allocated before the CPUs'
-/// blocks stood is not counted.
+/// What is allocated and not freed, in all. Exact when no CPU allocates meanwhile; what was allocated before
+/// the CPUs' blocks stood is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
     /// Bytes, rounded up to the sizes of the classes.
@@ -233,7 +236,8 @@ pub(crate) fn live() -> Live {
 pub(super) fn add(range: Range<u64>) {
     let bytes = (range.end - range.start) as usize;
     if bytes >= 4 * FRAME as usize {
-        // SAFETY: the range is free RAM ([Reserved] in `frames`), mapped by the direct map, and nobody else has it.
+        // SAFETY: the range is free RAM ([Reserved] in `frames`), mapped by the direct map, and nobody else
+        // has it.
         unsafe { CENTRAL.lock().claim(phys_to_virt(range.start) as *mut u8, bytes) };
     }
 }
@@ -261,8 +265,8 @@ fn class_layout(class: usize) -> Layout {
 
 struct Heap;
 
-// SAFETY: memory comes from `talc`, each object to one owner at a time: an object is either allocated or in exactly one
-// magazine. A class's objects satisfy every layout that maps to it ([Class]).
+// SAFETY: memory comes from `talc`, each object to one owner at a time: an object is either allocated or in
+// exactly one magazine. A class's objects satisfy every layout that maps to it ([Class]).
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let off = PreemptOff::new();
@@ -346,7 +350,8 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// What an early allocation really asks for: its class's layout, so that it may be freed into a magazine later.
+/// What an early allocation really asks for: its class's layout, so that it may be freed into a magazine
+/// later.
 fn whole(layout: Layout) -> Layout {
     class_of(layout).map_or(layout, class_layout)
 }

@@ -1,17 +1,17 @@
 //! Memory: the address space, frames, stacks and the heap.
 //!
 //! ```text
-//! ffff_8000_0000_0000  direct map: physical address + DIRECT; RAM rw-nx, but the image's text and rodata r-nx;
-//!                      firmware tables r-nx and device registers rw-nx uncached, mapped when asked for
+//! ffff_8000_0000_0000  direct map: physical address + DIRECT; RAM rw-nx, but the image's text and
+//!                      rodata r-nx; firmware tables r-nx and device registers rw-nx uncached, mapped when asked for
 //! ffff_c000_0000_0000  stacks: one slot each, the lower part never mapped (guard)
 //! ffff_ffff_8000_0000  the image: text r-x, rodata r--, data rw-nx, symbols r--
 //! ```
-//! Nothing else is mapped, the low half not at all. All CPUs share one set of tables; mappings are only ever added, so
-//! no TLB shootdown exists.
+//! Nothing else is mapped, the low half not at all. All CPUs share one set of tables; mappings are only ever
+//! added, so no TLB shootdown exists.
 //!
 //! # Lock order
-//! page tables (`paging`) → early frames or heap. Free stacks, heap, early frames: leaves. None may be taken in an
-//! interrupt handler.
+//! page tables (`paging`) → early frames or heap. Free stacks, heap, early frames: leaves. None may be taken
+//! in an interrupt handler.
 
 use crate::boot::BootInfo;
 
@@ -45,6 +45,9 @@ pub(crate) fn virt_to_phys(virt: u64) -> u64 {
 pub(crate) fn init(info: &BootInfo) {
     frames::init(info);
     paging::init(info);
+    let module = &info.initrd;
+    // Usually in RAM, hence mapped already; but nobody promised.
+    paging::map_direct(module.start, module.end - module.start, paging::Use::ReadOnly);
     for range in frames::retire() {
         heap::add(range);
     }
@@ -56,8 +59,8 @@ pub(crate) fn initrd(info: &BootInfo) -> &'static [u8] {
     if range.is_empty() {
         return &[];
     }
-    // SAFETY: the module lies in RAM, which `init` mapped; `frames::init` kept it from the heap ([Reserved]), so
-    // nobody ever writes it.
+    // SAFETY: `init` mapped the module; `frames::init` kept it from the heap ([Reserved]),
+    // so nobody ever writes it.
     unsafe {
         core::slice::from_raw_parts(
             phys_to_virt(range.start) as *const u8,

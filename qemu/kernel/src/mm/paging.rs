@@ -35,6 +35,8 @@ unsafe extern "C" {
     static __rodata_end: u8;
     static __data_start: u8;
     static __data_end: u8;
+    static __boot_stack_start: u8;
+    static __boot_stack_end: u8;
     static __symbols_start: u8;
     static __symbols_end: u8;
 }
@@ -68,20 +70,26 @@ impl Use {
 /// Builds the tables and switches to them.
 pub(super) fn init(info: &BootInfo) {
     let root = frames::alloc().expect("no memory for the page tables");
-    // SAFETY: a fresh, zeroed frame, reached by the direct map of the boot tables now and of its own later; ours alone.
+    // SAFETY: a fresh, zeroed frame, reached by the direct map of the boot tables now and of its own later;
+    // ours alone.
     let root_table = unsafe { &mut *(phys_to_virt(root) as *mut PageTable) };
-    // SAFETY: every frame that the tables will use lies in the direct map at this offset: now (frames come lowest
-    // first) and after the switch.
+    // SAFETY: every frame that the tables will use lies in the direct map at this offset: now (frames come
+    // lowest first) and after the switch.
     let mut tables = unsafe { OffsetPageTable::new(root_table, VirtAddr::new(DIRECT)) };
 
     let text = &raw const __text_start as u64..&raw const __text_end as u64;
     let rodata = &raw const __rodata_start as u64..&raw const __rodata_end as u64;
     let data = &raw const __data_start as u64..&raw const __data_end as u64;
+    let stack = &raw const __boot_stack_start as u64..&raw const __boot_stack_end as u64;
     let symbols = symbols().start..symbols().end.next_multiple_of(FRAME);
     let read_only = text.start - IMAGE..rodata.end - IMAGE;
-    for (range, usage) in
-        [(text, Use::Text), (rodata, Use::ReadOnly), (data, Use::Data), (symbols, Use::ReadOnly)]
-    {
+    for (range, usage) in [
+        (text, Use::Text),
+        (rodata, Use::ReadOnly),
+        (data, Use::Data),
+        (stack, Use::Data),
+        (symbols, Use::ReadOnly),
+    ] {
         map(&mut tables, range.start, range.start - IMAGE, range.end - range.start, usage);
     }
     for ram in &info.ram {
@@ -95,13 +103,20 @@ pub(super) fn init(info: &BootInfo) {
     *TABLES.lock() = Some(tables);
 
     let root = PhysFrame::containing_address(PhysAddr::new(root));
-    // SAFETY: the new tables map the code that runs, the boot stack (image data), and all that the heap will hold.
+    // SAFETY: the new tables map the code that runs, the boot stack (image data), and all that the heap will
+    // hold.
     unsafe { Cr3::write(root, Cr3Flags::empty()) };
 }
 
 /// Where the symbol table is.
 pub(super) fn symbols() -> Range<u64> {
     &raw const __symbols_start as u64..&raw const __symbols_end as u64
+}
+
+/// The page below the boot CPU's stack.
+pub(super) fn boot_stack_guard() -> Range<u64> {
+    let start = &raw const __boot_stack_start as u64;
+    start - FRAME..start
 }
 
 /// Physical address of the tables' root.
@@ -134,16 +149,17 @@ pub(super) fn map_fresh(start: u64, bytes: u64) -> bool {
     })
 }
 
-/// True if the eight bytes at `virt` can be read. Takes no lock: for a panic, when all other CPUs stand still.
+/// True if the eight bytes at `virt` can be read. Takes no lock: for a panic, when all other CPUs stand
+/// still.
 pub(crate) fn is_readable(virt: u64) -> bool {
-    if virt % 8 != 0 || VirtAddr::try_new(virt).is_err() {
+    if !virt.is_multiple_of(8) || VirtAddr::try_new(virt).is_err() {
         return false;
     }
     let mut table = root();
     for shift in [39, 30, 21, 12] {
         let entry = phys_to_virt(table) + ((virt >> shift) & 511) * 8;
-        // SAFETY: the tables in use, the boot ones included, lie in the direct map, and [Grow] keeps what a present
-        // entry led to. Volatile, because another CPU may be adding entries.
+        // SAFETY: the tables in use, the boot ones included, lie in the direct map, and [Grow] keeps what a
+        // present entry led to. Volatile, because another CPU may be adding entries.
         let entry = unsafe { (entry as *const u64).read_volatile() };
         let flags = F::from_bits_truncate(entry);
         if !flags.contains(F::PRESENT) {
@@ -180,7 +196,8 @@ pub(crate) struct Audit {
 
 fn visit(table: u64, level: u32, writable: bool, executable: bool, audit: &mut Audit) {
     for index in 0..512 {
-        // SAFETY: a table in use (the caller follows present entries from the root), in the direct map; the lock is held.
+        // SAFETY: a table in use (the caller follows present entries from the root), in the direct map; the
+        // lock is held.
         let entry = unsafe { ((phys_to_virt(table) + index * 8) as *const u64).read_volatile() };
         let flags = F::from_bits_truncate(entry);
         if !flags.contains(F::PRESENT) {
@@ -214,9 +231,9 @@ fn map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage
         let (virt, phys) = (VirtAddr::new(virt + done), PhysAddr::new(phys + done));
         let huge = virt.is_aligned(HUGE) && phys.is_aligned(HUGE) && bytes - done >= HUGE;
         done += if huge { HUGE } else { FRAME };
-        // SAFETY: these ranges belong to the kernel alone: the image under its own addresses, RAM and devices in
-        // the direct map, fresh frames in the stacks. New mappings change no existing one ([Grow]), and a fresh page
-        // needs no flush.
+        // SAFETY: these ranges belong to the kernel alone: the image under its own addresses, RAM and devices
+        // in the direct map, fresh frames in the stacks. New mappings change no existing one ([Grow]), and a
+        // fresh page needs no flush.
         let result = unsafe {
             if huge {
                 let page = Page::<Size2MiB>::containing_address(virt);

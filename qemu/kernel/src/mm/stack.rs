@@ -1,8 +1,8 @@
 //! Kernel stacks with a guard below.
 //!
-//! A slot of the stack area holds one stack at its upper end; the pages below are never mapped, so running over
-//! the end faults instead of writing into a neighbour. The stacks of finished threads wait in a list for the next one:
-//! unmapping them would need a TLB shootdown.
+//! A slot of the stack area holds one stack at its upper end; the pages below are never mapped, so running
+//! over the end faults instead of writing into a neighbour. The stacks of finished threads wait in a list for
+//! the next one: unmapping them would need a TLB shootdown.
 
 use heapless::Vec;
 
@@ -66,7 +66,8 @@ pub(crate) fn for_exceptions() -> Option<u64> {
 ///
 /// Context: any; takes no lock.
 pub(crate) fn in_guard(address: u64) -> bool {
-    address >= STACKS && address < super::IMAGE && !paging::is_readable(address & !7)
+    let stacks = (STACKS..super::IMAGE).contains(&address) && !paging::is_readable(address & !7);
+    stacks || paging::boot_stack_guard().contains(&address)
 }
 
 fn map_slot(bytes: u64) -> Option<u32> {
