@@ -9,6 +9,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod arc_cell;
+pub mod check;
 mod count;
 pub mod dentry;
 pub mod group;
