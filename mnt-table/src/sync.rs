@@ -169,7 +169,7 @@ mod spin {
     }
 
     /// [`RawSpin`] whose holder is not preempted, so that a waiter that cannot be preempted either gets its turn.
-    pub(super) struct RawLeafSpin(RawSpin);
+    pub struct RawLeafSpin(RawSpin);
 
     // SAFETY: as for the lock inside.
     unsafe impl lock_api::RawMutex for RawLeafSpin {
