@@ -44,6 +44,12 @@ pub(crate) const THREADS_MAX: usize = 64;
 pub(crate) const SLICE_NS: u64 = 4_000_000;
 /// The timer is not set for less.
 const TIMER_MIN_NS: u64 = 2_000;
+/// Waiting loops give the CPU away each so many spins,
+const SPINS_PER_YIELD: u32 = 64;
+/// and from so many on they sleep,
+const SPINS_BEFORE_SLEEP: u32 = 4096;
+/// this long each time.
+const RELAX_SLEEP_NS: u64 = 100_000;
 
 /// Running, or in the queue.
 const READY: u8 = 0;
@@ -398,6 +404,29 @@ pub(crate) fn sleep_ns(ns: u64) {
     leave(Leave::Sleep(clock::now_ns().saturating_add(ns)));
 }
 
+/// For loops that wait for a lock, with the number of spins so far: pauses, now and then lets the other
+/// threads of this CPU run, and after many spins sleeps a little, for the holder is probably on a virtual CPU
+/// that does not run. With preemption off it only pauses.
+#[inline]
+pub(crate) fn relax(spins: u32) {
+    core::hint::spin_loop();
+    if spins % SPINS_PER_YIELD == SPINS_PER_YIELD - 1 || spins >= SPINS_BEFORE_SLEEP {
+        give_way(spins);
+    }
+}
+
+#[cold]
+fn give_way(spins: u32) {
+    if !percpu::this().is_preemptible() || !interrupts::are_enabled() {
+        return;
+    }
+    if spins < SPINS_BEFORE_SLEEP {
+        yield_now();
+    } else {
+        sleep_ns(RELAX_SLEEP_NS);
+    }
+}
+
 /// Sleeps until somebody calls [`JoinHandle::unpark`]; returns at once if that happened since the last time.
 /// May return early: check what you wait for. Context: threads, preemption on.
 pub(crate) fn park() {
@@ -435,7 +464,7 @@ impl JoinHandle {
         // Its CPU has yet to switch away from it and to drop `all`'s reference.
         let mut spins = 0;
         while Arc::strong_count(&self.0) > 1 {
-            crate::epoch::relax(spins);
+            relax(spins);
             spins += 1;
         }
     }

@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 
+use mnt_table::reclaim;
+
 use crate::arch::percpu::{self, PerCpu, PreemptOff};
 use crate::arch::power::ExitCode;
 use crate::arch::spin::SpinLock;
@@ -42,7 +44,7 @@ pub(crate) fn smoke(seconds: u64, module: &'static [u8]) -> ExitCode {
         ("a_parked_thread_wakes_on_every_cpu", Box::new(a_parked_thread_wakes_on_every_cpu)),
         ("a_busy_thread_is_preempted", Box::new(a_busy_thread_is_preempted)),
         ("the_heap_comes_back", Box::new(move || the_heap_comes_back(load_ns))),
-        ("everything_deferred_is_freed", Box::new(move || everything_deferred_is_freed(load_ns))),
+        ("everything_retired_is_freed", Box::new(move || everything_retired_is_freed(load_ns))),
     ];
     let mut failed = 0;
     for (name, test) in &tests {
@@ -165,7 +167,7 @@ fn a_parked_thread_wakes_on_every_cpu() -> Outcome {
             handle.unpark();
             let mut spins = 0;
             while answered.load(SeqCst) < round {
-                epoch::relax(spins);
+                sched::relax(spins);
                 spins += 1;
                 ensure!(clock::now_ns() - start < 20_000_000_000, "CPU {} does not answer", cpu.index);
             }
@@ -277,7 +279,7 @@ impl Drop for Counted {
     }
 }
 
-fn everything_deferred_is_freed(load_ns: u64) -> Outcome {
+fn everything_retired_is_freed(load_ns: u64) -> Outcome {
     let alive = Arc::new(AtomicUsize::new(0));
     let (pins, peak) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let end = clock::now_ns() + load_ns;
@@ -287,21 +289,17 @@ fn everything_deferred_is_freed(load_ns: u64) -> Outcome {
             let mut count = 0;
             while clock::now_ns() < end {
                 for _ in 0..32 {
-                    let guard = epoch::pin();
+                    let guard = mnt_table::pin();
                     assert!(!percpu::this().is_preemptible(), "preemption is on while pinned");
-                    assert_eq!(epoch::cpu(), cpu, "a thread moved");
+                    assert_eq!(percpu::this().index, cpu, "a thread moved");
                     if thread == 0 {
-                        let counted = Counted::new(&alive);
-                        guard.defer(move || drop(counted));
+                        guard.retire(Box::new(Counted::new(&alive)));
                     }
                     drop(guard);
-                    epoch::unpin();
                     count += 1;
                 }
                 peak.fetch_max(alive.load(SeqCst), SeqCst);
-                if thread == 0 {
-                    epoch::flush();
-                }
+                reclaim::relieve();
                 sched::yield_now();
             }
             pins.fetch_add(count, Relaxed);
@@ -309,17 +307,11 @@ fn everything_deferred_is_freed(load_ns: u64) -> Outcome {
     })?;
     join_all(handles);
 
-    let mut calls = 0;
-    let mut left = alive.load(SeqCst);
-    while left > 0 && calls < 100 {
-        epoch::flush_epochs().map_err(|error| format!("{error}"))?;
-        calls += 1;
-        left = alive.load(SeqCst);
-    }
-    let (pins, peak) = (pins.load(Relaxed), peak.load(SeqCst));
-    ensure!(left == 0, "{left} of the deferred objects are left after {calls} flushes on all CPUs");
+    let bytes = epoch::flush_epochs().map_err(|error| format!("{error}"))?;
+    let (left, pins, peak) = (alive.load(SeqCst), pins.load(Relaxed), peak.load(SeqCst));
+    ensure!(left == 0 && bytes == 0, "{left} of the retired objects are left, {bytes} bytes");
     ensure!(pins > 0, "nobody pinned");
-    Ok(format!("{pins} pins, at most {peak} objects alive, 0 after {calls} flushes on all CPUs"))
+    Ok(format!("{pins} pins, at most {peak} objects alive, 0 after a flush on all CPUs"))
 }
 
 /// Panics on the last CPU, in a function whose name a backtrace can show.

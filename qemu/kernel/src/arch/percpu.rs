@@ -19,6 +19,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::*, compiler_fence};
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
+use mnt_table::platform::Platform;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
@@ -245,24 +246,44 @@ fn preempt_on() {
     }
 }
 
-/// Turns preemption off and pins this CPU's epoch handle.
-///
-/// Context: threads, not interrupt handlers. Every guard is dropped on the same CPU and followed by one
-/// [`unpin`].
-#[inline]
-pub(crate) fn pin() -> Guard {
-    let cpu = this();
-    debug_assert!(!cpu.in_interrupt(), "an interrupt handler pins an epoch");
-    cpu.add_preempt(1);
-    cpu.epoch_used.store(true, Relaxed); // Relaxed: own CPU.
-    cpu.epoch.pin() // [Handle]: this CPU, preemption off since the line above.
+/// What `mnt-table` asks of this kernel.
+struct Kernel;
+
+// SAFETY: the count nests, and a thread whose CPU's count is not 0 is not switched out ([Count]), nor does
+// any thread ever move. `pin` uses this CPU's own handle ([Handle]); all handles are of the one collector
+// that `smp::init` makes. Interrupt handlers touch run queues and the interrupt controller only.
+unsafe impl Platform for Kernel {
+    #[inline]
+    fn cpu() -> usize {
+        this().index
+    }
+
+    #[inline]
+    fn preempt_off() {
+        preempt_off();
+    }
+
+    #[inline]
+    fn preempt_on() {
+        preempt_on();
+    }
+
+    #[inline]
+    fn pin() -> Guard {
+        let cpu = this();
+        debug_assert!(!cpu.in_interrupt(), "an interrupt handler pins an epoch");
+        debug_assert!(!cpu.is_preemptible(), "a pin with preemption on");
+        cpu.epoch_used.store(true, Relaxed); // Relaxed: own CPU.
+        cpu.epoch.pin()
+    }
+
+    #[inline]
+    fn relax(spins: u32) {
+        crate::sched::relax(spins);
+    }
 }
 
-/// Turns preemption on again, after the guard of a [`pin`] dropped.
-#[inline]
-pub(crate) fn unpin() {
-    preempt_on();
-}
+mnt_table::platform!(Kernel);
 
 /// True once after this CPU pinned: garbage may lie in its private bag.
 pub(crate) fn take_epoch_used() -> bool {
