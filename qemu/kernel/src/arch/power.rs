@@ -4,6 +4,7 @@ use x86_64::instructions::port::{PortReadOnly, PortWriteOnly};
 
 use super::acpi::SleepPort;
 use super::cpu::halt_forever;
+use super::serial;
 
 /// I/O port of QEMU's isa-debug-exit; see the crate's documentation for the command line.
 const DEBUG_EXIT: u16 = 0xf4;
@@ -31,6 +32,7 @@ pub(crate) fn init(port: Option<SleepPort>) {
 
 /// Leaves QEMU with `code`; powers off where that device is missing; else stops.
 pub(crate) fn exit(code: ExitCode) -> ! {
+    serial::drain(); // The exit device does not wait for the serial port.
     // SAFETY: the port is that of the exit device or of nothing at all.
     unsafe { PortWriteOnly::<u32>::new(DEBUG_EXIT).write(code as u32) };
     // Still here: no such device. `try_lock`, for a panic may have come at any point.
