@@ -120,7 +120,10 @@ pub struct ActiveMounts(AtomicU32);
 
 impl ActiveMounts {
     /// None yet.
-    #[expect(clippy::new_without_default, reason = "a count is made where its superblock is, never by default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a count is made where its superblock is, never by default"
+    )]
     pub fn new() -> Self {
         ActiveMounts(AtomicU32::new(0))
     }
@@ -155,8 +158,9 @@ pub struct MountedHere<D: Dentry> {
 
 struct Users<D: Dentry> {
     mountpoints: Vec<Arc<Mountpoint<D>>>,
-    /// A removal of the directory is under way or done: nobody may start to mount here.
-    dying: bool,
+    /// Removals of the entry that are under way or done: with one, nobody may start to mount here. Two can be under way
+    /// at once; the one that comes too late takes only its own mark back.
+    dying: u32,
 }
 
 /// The directory is being removed: `ENOENT`; or there was no memory.
@@ -180,7 +184,7 @@ impl<D: Dentry> MountedHere<D> {
     pub fn new() -> Self {
         MountedHere {
             flag: AtomicBool::new(false),
-            users: Mutex::new(Users { mountpoints: Vec::new(), dying: false }),
+            users: Mutex::new(Users { mountpoints: Vec::new(), dying: 0 }),
         }
     }
 
@@ -194,7 +198,7 @@ impl<D: Dentry> MountedHere<D> {
     /// A namespace starts to mount here. Leaf lock.
     pub(crate) fn register(&self, mountpoint: &Arc<Mountpoint<D>>) -> Result<(), RegisterError> {
         let mut users = self.users.lock();
-        if users.dying {
+        if users.dying != 0 {
             return Err(RegisterError::Dying);
         }
         users.mountpoints.try_reserve(1).map_err(|_| RegisterError::NoMemory)?;
@@ -220,12 +224,12 @@ impl<D: Dentry> MountedHere<D> {
     /// entry: see [`crate::removal`].
     pub(crate) fn mark_dying(&self) -> Vec<Arc<Mountpoint<D>>> {
         let mut users = self.users.lock();
-        users.dying = true;
+        users.dying += 1;
         users.mountpoints.clone()
     }
 
     /// Takes [`MountedHere::mark_dying`] back.
     pub(crate) fn unmark_dying(&self) {
-        self.users.lock().dying = false;
+        self.users.lock().dying -= 1;
     }
 }

@@ -44,6 +44,7 @@ use crate::group::{Group, MasterLink};
 use crate::id::{Id, unique_after};
 use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
+use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
 use crate::table::{Entry, Links};
@@ -219,6 +220,7 @@ impl<D: Dentry> Mount<D> {
     /// A mount that is nowhere yet. Dropped without being attached, it lets go of its superblock again.
     pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
+        LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new(Mount {
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
@@ -424,8 +426,29 @@ impl<D: Dentry> Mount<D> {
     }
 }
 
+/// Mounts whose memory is in use, on a line per CPU.
+#[repr(align(128))]
+struct Live {
+    made: plain::AtomicU64,
+    dropped: plain::AtomicU64,
+}
+
+static LIVE: [Live; CPUS_MAX] =
+    [const { Live { made: plain::AtomicU64::new(0), dropped: plain::AtomicU64::new(0) } }; CPUS_MAX];
+
+/// How many mounts there are, detached and retired ones included. Exact at rest.
+pub fn live_mounts() -> u64 {
+    // Relaxed: statistics.
+    let sum = |field: fn(&Live) -> &plain::AtomicU64| {
+        LIVE.iter().fold(0u64, |sum, cpu| sum.wrapping_add(field(cpu).load(Ordering::Relaxed)))
+    };
+    let dropped = sum(|cpu| &cpu.dropped);
+    sum(|cpu| &cpu.made).saturating_sub(dropped)
+}
+
 impl<D: Dentry> Drop for Mount<D> {
     fn drop(&mut self) {
+        LIVE[cpu()].dropped.fetch_add(1, Ordering::Relaxed);
         // Relaxed: `&mut self`.
         if self.state.load(Ordering::Relaxed) == state::NEW {
             self.bury();

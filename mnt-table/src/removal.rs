@@ -5,7 +5,7 @@
 //!
 //! 1. [`Removal::begin`] marks the dentry *dying* under its leaf lock, and takes the list of namespaces that mount on
 //!    it. From here on no namespace can begin to ([`MountedHere`](crate::MountedHere)); one that did already may go on.
-//! 2. It locks the caller's namespace: in use there means that the mark is taken back, `EBUSY`.
+//! 2. If the caller's namespace is in the list it is locked: in use there means that the mark is taken back, `EBUSY`.
 //! 3. The file system unlinks the entry.
 //! 4. [`Removal::elsewhere`] names the other namespaces; the caller detaches what each has mounted there, one after the
 //!    other, as Linux does.
@@ -35,18 +35,22 @@ pub struct Removal<D: Dentry> {
 impl<D: Dentry> Removal<D> {
     /// Makes sure that nothing is, or will be, mounted on `dentry` in `own`.
     ///
-    /// Context: not pinned; no lock of this crate held; the file system keeps other removals of the entry out.
+    /// Several removals of one dentry may be under way; the file system lets one of them unlink it.
+    ///
+    /// Context: not pinned; no lock of this crate held; may block.
     ///
     /// # Errors
     /// `EBUSY`: [`Busy`].
     pub fn begin(dentry: &Arc<D>, own: &Arc<MntNamespace<D>>) -> Result<Self, Busy> {
         let users = dentry.mounted_here().mark_dying();
         let mut removal = Removal { dentry: Arc::clone(dentry), elsewhere: Vec::new(), done: false };
-        if !WriteSet::one(own).mounts_on(own, dentry).is_empty() {
-            return Err(Busy); // Dropping `removal` takes the mark back.
+        for ns in users.iter().filter_map(|user| user.namespace()) {
+            if !Arc::ptr_eq(&ns, own) {
+                removal.elsewhere.push(ns);
+            } else if !WriteSet::one(own).mounts_on(own, dentry).is_empty() {
+                return Err(Busy); // Dropping `removal` takes the mark back.
+            }
         }
-        removal.elsewhere =
-            users.iter().filter_map(|user| user.namespace()).filter(|ns| !Arc::ptr_eq(ns, own)).collect();
         Ok(removal)
     }
 

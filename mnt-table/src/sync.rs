@@ -92,6 +92,9 @@ mod lock {
     /// A leaf lock around its data. In a kernel its holder is not preempted, so it may be taken while pinned.
     pub type Mutex<T> = lock_api::Mutex<RawLeaf, T>;
 
+    /// What holds a [`Mutex`].
+    pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawLeaf, T>;
+
     /// A lock without data; see the module's header.
     pub(crate) struct RawLock(Raw);
 
@@ -124,7 +127,7 @@ mod spin {
     use crate::platform;
 
     /// The kernel's lock: test and test-and-set, waiting as the kernel around it wants ([`platform::relax`]).
-    pub(super) struct RawSpin(AtomicBool);
+    pub(crate) struct RawSpin(AtomicBool);
 
     // SAFETY: `lock` returns only after this caller changed the flag from false to true, and only `unlock` sets it
     // back, so at most one caller is between them; Acquire and Release order what they guard.
@@ -213,6 +216,9 @@ mod lock {
     /// A leaf lock around its data.
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
+    /// What holds a [`Mutex`].
+    pub type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
             Mutex(loom::sync::Mutex::new(value))
@@ -245,7 +251,9 @@ mod lock {
             // SAFETY: the guard is dropped in `unlock`, before `inner` can be: the caller of `lock` borrows `self`
             // until then by the contract of `unlock`.
             let guard = unsafe {
-                core::mem::transmute::<loom::sync::MutexGuard<'_, ()>, loom::sync::MutexGuard<'static, ()>>(guard)
+                core::mem::transmute::<loom::sync::MutexGuard<'_, ()>, loom::sync::MutexGuard<'static, ()>>(
+                    guard,
+                )
             };
             // SAFETY: this thread holds `inner`.
             unsafe { *self.held.get() = Some(guard) };
@@ -262,5 +270,5 @@ mod lock {
     }
 }
 
-pub use lock::Mutex;
 pub(crate) use lock::RawLock;
+pub use lock::{Mutex, MutexGuard};

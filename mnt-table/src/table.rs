@@ -259,6 +259,26 @@ impl<E: Entry> Writer<E> {
         self.len >= 4 * self.buckets() && self.growth.is_none()
     }
 
+    /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
+    pub fn find(&self, hash: u64, mut is: impl FnMut(&E) -> bool) -> Option<NonNull<E>> {
+        // SAFETY: the writer's own array.
+        let (head, which) = unsafe { (Buckets::head(self.current, hash), self.current.as_ref().which) };
+        // SAFETY: the head of a bucket of `current`.
+        unsafe { chain(head, which) }
+            // SAFETY: linked, so alive.
+            .find(|entry| is(unsafe { entry.as_ref() }))
+    }
+
+    /// Every linked entry, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = NonNull<E>> {
+        // SAFETY: the writer's own array.
+        let which = unsafe { self.current.as_ref() }.which;
+        (0..self.buckets()).flat_map(move |index| {
+            // SAFETY: the index is below the array's size, and the chain is one of `current`.
+            unsafe { chain(Buckets::head_at(self.current, index), which) }
+        })
+    }
+
     /// Links `entry`, which is from then on visible to readers and owned by the table.
     ///
     /// Returns the address by which [`Writer::remove`] and [`Writer::replace`] know it. The caller made sure that
@@ -339,7 +359,11 @@ impl<E: Entry> Writer<E> {
 
     fn check_owner(&self, table: &Table<E>) {
         // Relaxed: only this writer stores it.
-        assert_eq!(table.current.load(Ordering::Relaxed), self.current.as_ptr(), "the writer of another table");
+        assert_eq!(
+            table.current.load(Ordering::Relaxed),
+            self.current.as_ptr(),
+            "the writer of another table"
+        );
     }
 
     /// The next array, if `entry`'s bucket has been linked in it.
@@ -357,12 +381,14 @@ impl<E: Entry> Writer<E> {
     /// `array` is one of this writer's; `entry` is alive and not linked in it.
     unsafe fn link(&self, array: NonNull<Buckets<E>>, entry: NonNull<E>) {
         // SAFETY: by contract.
-        let (head, entry, which) =
-            unsafe { (Buckets::head(array, entry.as_ref().hash()), entry.as_ref(), array.as_ref().which) };
+        let (head, links, which) = unsafe {
+            (Buckets::head(array, entry.as_ref().hash()), entry.as_ref().links(), array.as_ref().which)
+        };
         // Relaxed: [Single] wrote the head; the entry is published by the next store.
-        entry.links().0[which].store(head.load(Ordering::Relaxed), Ordering::Relaxed);
+        links.0[which].store(head.load(Ordering::Relaxed), Ordering::Relaxed);
         // Release [Publish]: pairs with the Acquire in `find`; without it a reader may see a key of zeroes.
-        head.store(ptr::from_ref(entry).cast_mut(), order(Ordering::Release, "link_relaxed"));
+        // The pointer is the box's and not a reference's: `Table::drop` frees by what it reads here.
+        head.store(entry.as_ptr(), order(Ordering::Release, "link_relaxed"));
     }
 
     /// Takes `entry` out of `array`'s chain, putting `instead` in its place if given.
@@ -439,6 +465,18 @@ impl<E: Entry> Writer<E> {
         table.current.store(growth.next.as_ptr(), order(Ordering::Release, "array_publish_relaxed"));
         guard.retire(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
     }
+}
+
+/// The entries of a chain, for its writer.
+///
+/// # Safety
+/// `head` is a head of an array with this `which`, and no entry of its chain is freed while the iterator is used.
+unsafe fn chain<E: Entry>(head: &AtomicPtr<E>, which: usize) -> impl Iterator<Item = NonNull<E>> {
+    // Relaxed: [Single].
+    core::iter::successors(NonNull::new(head.load(Ordering::Relaxed)), move |entry| {
+        // SAFETY: alive by contract.
+        NonNull::new(unsafe { entry.as_ref() }.links().0[which].load(Ordering::Relaxed))
+    })
 }
 
 impl<E: Entry> Drop for Writer<E> {

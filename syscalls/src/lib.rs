@@ -29,6 +29,7 @@ pub use errno::Errno;
 pub use task::Task;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use mnt_table::Dentry;
 use mnt_table::dentry::SuperBlockRef;
@@ -46,14 +47,14 @@ pub trait FileSystems<D: Dentry>: Sync {
     -> Result<SuperBlockRef<D>, Errno>;
 }
 
-/// What mountinfo shows of a superblock.
+/// What mountinfo shows of a mount's superblock; asked with the root dentry of the mount.
 pub trait Show<D: Dentry> {
     /// Major and minor device number.
-    fn device(&self) -> (u32, u32);
+    fn device(&self, root: &Arc<D>) -> (u32, u32);
     /// The type's name.
-    fn fs_type(&self) -> &[u8];
-    /// The superblock's options as a mount with the root `root` shows them, beginning with `ro` or `rw`.
-    fn options(&self, root: &Arc<D>) -> alloc::vec::Vec<u8>;
+    fn fs_type(&self, root: &Arc<D>) -> Vec<u8>;
+    /// The superblock's options as a mount with this root shows them, beginning with `ro` or `rw`.
+    fn options(&self, root: &Arc<D>) -> Vec<u8>;
     /// A name that stands instead of the path of the root dentry, such as `mnt:[4026531840]`.
-    fn root_name(&self, root: &Arc<D>) -> Option<alloc::vec::Vec<u8>>;
+    fn root_name(&self, root: &Arc<D>) -> Option<Vec<u8>>;
 }

@@ -20,24 +20,17 @@ use crate::{Errno, Show, Task};
 ///
 /// # Errors
 /// `ENOMEM`.
-pub fn mountinfo<D>(task: &Task<D>) -> Result<Vec<MountInfo>, Errno>
-where
-    D: Dentry,
-    D::SuperBlock: Show<D>,
-{
+pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
     let ns = task.namespace();
-    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &task.fs().root()))?)
+    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &task.fs().root(), show))?)
 }
 
-fn list<D>(
+fn list<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
     root: &Position<D>,
-) -> Result<Vec<MountInfo>, Retry<D>>
-where
-    D: Dentry,
-    D::SuperBlock: Show<D>,
-{
+    show: &impl Show<D>,
+) -> Result<Vec<MountInfo>, Retry<D>> {
     let guard = pin();
     let mut visible = Vec::new();
     // Groups with a member that this reader sees.
@@ -55,7 +48,7 @@ where
     let mut lines = Vec::new();
     for mount in visible {
         match propagate_from(locks, mount, &groups) {
-            Ok(from) => lines.push(line(locks, mount, root, from, &guard)),
+            Ok(from) => lines.push(line(locks, mount, root, from, show, &guard)),
             Err(group) => missing.push(Missing::Group(group)),
         }
     }
@@ -87,26 +80,22 @@ fn propagate_from<D: Dentry>(
     }
 }
 
-fn line<D>(
+fn line<D: Dentry>(
     locks: &WriteSet<D>,
     mount: &Arc<Mount<D>>,
     root: &Position<D>,
     propagate_from: Option<u32>,
+    show: &impl Show<D>,
     guard: &Guard,
-) -> MountInfo
-where
-    D: Dentry,
-    D::SuperBlock: Show<D>,
-{
-    let super_block = mount.super_block();
-    let (major, minor) = super_block.device();
+) -> MountInfo {
+    let (major, minor) = show.device(mount.root());
     let here = mount.propagation();
     MountInfo {
         id: mount.id(),
         parent: locks.parent(mount).unwrap_or(mount).id(),
         major,
         minor,
-        root: super_block.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
+        root: show.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
         mountpoint: path_from(locks, mount, root, guard),
         options: MountOptions::new(option_flags(mount.flags())),
         tags: PropagationTags {
@@ -115,9 +104,9 @@ where
             propagate_from,
             unbindable: locks.is_unbindable(mount),
         },
-        fs_type: super_block.fs_type().to_vec(),
+        fs_type: show.fs_type(mount.root()),
         source: mount.source().to_vec(),
-        super_options: super_block.options(mount.root()),
+        super_options: show.options(mount.root()),
     }
 }
 
