@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use stress::forest::{Forest, Namespace};
 
-use crate::{BadInput, tree};
+use crate::{BadInput, install, tree};
 
 /// Passes before a machine that does not hold still is taken as it is.
 const PASSES_MAX: usize = 10;
@@ -34,7 +34,8 @@ pub(crate) fn read(proc: &Path) -> Result<Forest> {
         }
     }
     if last.denied > 0 {
-        println!("note: {} processes may not be looked at; run as root to see all namespaces", last.denied);
+        let way_out = if install::is_root() { "" } else { "; root sees all namespaces" };
+        println!("note: {} processes may not be looked at{way_out}", last.denied);
     }
     if last.lists.is_empty() {
         return Err(BadInput(format!("{}: no process shows any mount", proc.display())).into());

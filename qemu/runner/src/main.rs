@@ -30,6 +30,7 @@ mod tree;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 /// Builds, boots, tests and measures the mount table and its kernel.
 #[derive(Parser)]
@@ -53,6 +54,9 @@ impl std::fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
+/// No subcommand at all: clap's answer is the whole help.
+const MISSING: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
 /// Exit status for bad input.
 const EXIT_BAD_INPUT: u8 = 2;
 
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
     let command = match Command::try_parse() {
         Ok(command) => command,
         // Help and version are errors to clap, but not to us.
-        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) if !error.use_stderr() || error.kind() == MISSING => error.exit(),
         Err(error) => {
             let text = error.to_string();
             eprintln!("{}", one_line(&text));

@@ -231,16 +231,19 @@ fn inspect(monitor: &Path, kernel: &Path, follow: &mut dyn FnMut(Line)) {
     }
 }
 
-/// The function and line at an address.
+/// The functions at an address, the innermost inlined one first, and the line in it.
 fn place(symbols: &Loader, address: u64) -> Option<String> {
+    let mut names = Vec::new();
+    let mut line = None;
     let mut frames = symbols.find_frames(address).ok()?;
-    let frame = frames.next().ok()??;
-    let name = match &frame.function {
-        Some(function) => function.demangle().ok()?.into_owned(),
-        None => symbols.find_symbol(address)?.to_owned(),
-    };
-    let line = frame.location.and_then(|location| Some(format!(" at {}:{}", location.file?, location.line?)));
-    Some(name + &line.unwrap_or_default())
+    while let Ok(Some(frame)) = frames.next() {
+        names.extend(frame.function.and_then(|function| Some(function.demangle().ok()?.into_owned())));
+        line = line.or(frame.location.and_then(|at| Some(format!(" at {}:{}", at.file?, at.line?))));
+    }
+    if names.is_empty() {
+        names.push(symbols.find_symbol(address)?.to_owned());
+    }
+    Some(names.join(", inlined in ") + &line.unwrap_or_default())
 }
 
 #[cfg(test)]

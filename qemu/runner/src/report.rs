@@ -37,8 +37,14 @@ impl Report {
                 if outcome.violations > 0 {
                     failures.push(format!("{} violations", outcome.violations));
                 }
-                if !outcome.is_clean() && outcome.violations == 0 {
-                    failures.push("something was left over at the end".to_owned());
+                for (count, what) in [
+                    (outcome.leaked_mounts, "mounts"),
+                    (outcome.leaked_dentries, "dentries"),
+                    (outcome.leaked_bytes, "deferred bytes"),
+                ] {
+                    if count > 0 {
+                        failures.push(format!("{count} {what} left at the end"));
+                    }
                 }
                 if let Ok(Value::Object(counters)) = serde_json::to_value(&outcome) {
                     counters.into_iter().for_each(|(name, value)| row(&name, value));
@@ -73,10 +79,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in &self.rows {
-            match value {
-                Value::String(text) => writeln!(f, "{name:width$}  {text:>16}")?,
-                value => writeln!(f, "{name:width$}  {value:>16}")?,
-            }
+            let text = match value {
+                Value::String(text) => text.clone(),
+                value => value.to_string(),
+            };
+            writeln!(f, "{name:width$}  {text:>16}")?;
         }
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
@@ -135,7 +142,7 @@ mod tests {
         assert_eq!(failing(Ending::Success, violated), ["2 violations"]);
         let leaked =
             |summary: &mut Summary| summary.outcome = Some(Outcome { leaked_bytes: 1, ..Outcome::default() });
-        assert_eq!(failing(Ending::Success, leaked), ["something was left over at the end"]);
+        assert_eq!(failing(Ending::Success, leaked), ["1 deferred bytes left at the end"]);
         let differing = |summary: &mut Summary| summary.differences = vec!["host: x".to_owned(); 30];
         assert_eq!(failing(Ending::Success, differing).len(), 1 + SHOWN_MAX);
         let faulty = |summary: &mut Summary| summary.faults = vec!["odd".to_owned()];
