@@ -1,6 +1,6 @@
 //! What the runner and the kernel say to each other.
 //!
-//! The runner speaks once, before the boot: the [`Job`] on the kernel's command line and the forest as its image. The
+//! The runner speaks once, before the boot: the job on the kernel's [`command_line`] and the forest as its image. The
 //! kernel speaks in lines on the serial console. A line that begins with `@` is a [`Message`]; any other is for
 //! people.
 //!
@@ -11,56 +11,20 @@
 //! ```
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 
 use serde::{Deserialize, Serialize};
 use syscalls::mountinfo::MountInfo;
 
-/// Value that the kernel writes to the exit device when everything held; QEMU then ends with status `2 * value + 1`.
-pub const EXIT_SUCCESS: u8 = 0x10;
-/// Value written when the job ended with violations, leaks or an error. Statuses 0 and 1 are QEMU's own.
-pub const EXIT_FAILURE: u8 = 0x11;
-
-/// What to do after the boot; on the command line as words such as `seconds=20 seed=7`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// How long to stress, in seconds.
-    pub seconds: u32,
-    /// Where the operation sequence of every CPU comes from.
-    pub seed: u64,
-    /// Boot all CPUs and exit with success, nothing else: how the runner tries an accelerator.
-    pub smoke: bool,
+/// The kernel's command line for the main job.
+pub fn command_line(seconds: u32, seed: u64) -> String {
+    format!("job=stress seconds={seconds} seed={seed}")
 }
 
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seconds={} seed={}", self.seconds, self.seed)?;
-        if self.smoke { f.write_str(" smoke") } else { Ok(()) }
-    }
-}
-
-impl Job {
-    /// Reads the command line. Words unknown here are left to others.
-    ///
-    /// # Errors
-    /// The word whose value is no number.
-    pub fn parse(command_line: &str) -> Result<Self, String> {
-        let mut job = Self { seconds: 20, seed: 0, smoke: false };
-        for word in command_line.split_ascii_whitespace() {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let wrong = || word.to_string();
-            match name {
-                "seconds" => job.seconds = value.parse().map_err(|_| wrong())?,
-                "seed" => job.seed = value.parse().map_err(|_| wrong())?,
-                "smoke" => job.smoke = true,
-                _ => {}
-            }
-        }
-        Ok(job)
-    }
-}
+/// The kernel's command line for a boot that only tries the machine, for a second or so.
+pub const SMOKE_COMMAND_LINE: &str = "job=smoke seconds=1";
 
 /// How far the job has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,15 +185,5 @@ mod tests {
         let line = Message::Result(Outcome::default()).to_line();
         let text = String::from_utf8(line).unwrap().replace("\"leaked_bytes\":0", "\"leaked\":0");
         assert!(matches!(Message::parse(text.as_bytes()), Some(Err(_))));
-    }
-
-    #[test]
-    fn the_job_reads_back_from_the_command_line() {
-        for job in
-            [Job { seconds: 60, seed: u64::MAX, smoke: false }, Job { seconds: 1, seed: 0, smoke: true }]
-        {
-            assert_eq!(Job::parse(&job.to_string()), Ok(job));
-        }
-        assert_eq!(Job::parse("console=ttyS0 seconds=x"), Err("seconds=x".to_string()));
     }
 }
