@@ -11,7 +11,7 @@
 //! | `arch` | interrupts, per-CPU blocks and the preempt count, locks, clock, context switch, ACPI, power |
 //! | `smp`, `sched`, `epoch` | the other CPUs; threads; epoch pins as "preemption off on this CPU" |
 //! | `console`, `panic`, `symbols` | lines on the serial port; the last words; names for addresses |
-//! | `command_line`, `selftest` | words; the job that tries the kernel itself |
+//! | `command_line`, `selftest`, `stress_job` | words; the job that tries the kernel itself; the main job |
 //!
 //! Deliberately absent: user mode, interrupts from devices, moving threads between CPUs, freeing page tables.
 //!
@@ -63,6 +63,7 @@ mod panic;
 mod sched;
 mod selftest;
 mod smp;
+mod stress_job;
 mod symbols;
 
 /// The boot CPU's way from the entry to its idle loop; `job` runs on a thread.
@@ -110,6 +111,12 @@ fn job(info: &BootInfo) -> Result<ExitCode, CommandLineError<'_>> {
             words.finish()?;
             Ok(selftest::smoke(seconds, mm::initrd(info)))
         }
+        "stress" => {
+            let seconds = words.take_or("seconds", "a number of seconds", 20)?;
+            let seed = words.take_or("seed", "a number", 0)?;
+            words.finish()?;
+            Ok(stress_job::run(seconds, seed, mm::initrd(info)))
+        }
         "panic" => {
             words.finish()?;
             selftest::panic_elsewhere()
@@ -118,6 +125,6 @@ fn job(info: &BootInfo) -> Result<ExitCode, CommandLineError<'_>> {
             words.finish()?;
             selftest::overflow()
         }
-        value => Err(CommandLineError::Value { key: "job", value, wanted: "smoke, panic or overflow" }),
+        value => Err(CommandLineError::Value { key: "job", value, wanted: "smoke, stress, panic or overflow" }),
     }
 }

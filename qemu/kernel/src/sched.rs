@@ -331,6 +331,38 @@ pub(crate) fn spawn(
     }
 }
 
+/// Runs `work(index)` for every index below `count` at once, each on a thread of its own, and returns when all are done. The
+/// threads are dealt to the CPUs in turn, `per_cpu` neighbours to each.
+///
+/// Context: threads, preemption on; allocates, blocks.
+///
+/// # Errors
+/// [`SpawnError`]: not all could be started; those that were have been waited for.
+#[expect(unsafe_code, reason = "threads that borrow from their starter, which waits for them")]
+pub(crate) fn run_all(
+    count: usize,
+    per_cpu: usize,
+    work: &(dyn Fn(usize) + Sync),
+) -> Result<(), SpawnError> {
+    // SAFETY: the borrow is longer only in name: every thread that gets it is joined below, on every way out, and a
+    // panic of any thread ends the machine. `join` returns when nothing of the thread is left.
+    let work: &'static (dyn Fn(usize) + Sync) = unsafe { core::mem::transmute(work) };
+    let mut running: alloc::vec::Vec<JoinHandle> = alloc::vec::Vec::new();
+    let mut result = Ok(());
+    for index in 0..count {
+        let cpu = percpu::get(index / per_cpu % percpu::count());
+        match spawn(cpu, format_args!("worker/{index}"), move || work(index)) {
+            Ok(handle) => running.push(handle),
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    running.into_iter().for_each(JoinHandle::join);
+    result
+}
+
 /// Where a new thread begins: in `leave` of the one before it, so to speak, with interrupts off.
 extern "C" fn start() -> ! {
     bury();

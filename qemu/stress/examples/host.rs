@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use stress::env::Host;
 use stress::forest::{Forest, Namespace};
-use stress::job;
-use stress::protocol::{Job, Message};
+use stress::job::{self, Job};
+use stress::protocol::Message;
 
 fn main() -> ExitCode {
     match run() {
@@ -37,7 +37,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         }
     }
     let forest = Forest::new(namespaces)?;
-    let job = Job { seconds, seed, smoke: false };
+    let job = Job { seconds, seed };
     let outcome = job::run(&Host::new(workers), &job, &forest)?;
     let clean = outcome.is_clean();
     print!("{}", String::from_utf8_lossy(&Message::Result(outcome).to_line()));

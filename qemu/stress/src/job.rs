@@ -27,7 +27,7 @@ use crate::changes::{Done, Files, Writer};
 use crate::env::Env;
 use crate::forest::Forest;
 use crate::lookups::{Covers, Reader};
-use crate::protocol::{Job, Message, Outcome, Progress};
+use crate::protocol::{Message, Outcome, Progress};
 use crate::world::{BuildError, World};
 
 /// Length of a round, in nanoseconds.
@@ -41,6 +41,15 @@ const PRINTED_MAX: u64 = 20;
 
 /// Namespaces that are there to be pivoted in.
 const PIVOTS: u32 = 2;
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// How long to stress, in seconds.
+    pub seconds: u32,
+    /// Where the operations of every worker come from.
+    pub seed: u64,
+}
 
 /// What workers hand over at the end of a round.
 struct Worker {
