@@ -71,6 +71,34 @@ pub trait Entry: Send + Sync + Sized + 'static {
     fn links(&self) -> &Links<Self>;
 }
 
+/// An entry with its final address, not linked yet: other pointers to it can be set before readers can meet it.
+pub struct Unlinked<E: Entry>(NonNull<E>);
+
+impl<E: Entry> Unlinked<E> {
+    /// Takes `entry` to be linked.
+    pub fn new(entry: Box<E>) -> Self {
+        Unlinked(NonNull::from(Box::leak(entry)))
+    }
+
+    /// The address that it has now and when it is linked.
+    pub fn address(&self) -> NonNull<E> {
+        self.0
+    }
+
+    fn into_address(self) -> NonNull<E> {
+        let address = self.0;
+        core::mem::forget(self);
+        address
+    }
+}
+
+impl<E: Entry> Drop for Unlinked<E> {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`; `into_address` forgets the value when the table takes over.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
 /// A bucket array: this header, then `1 << bits` heads, in one allocation.
 #[repr(C)]
 struct Buckets<E> {
@@ -282,17 +310,10 @@ impl<E: Entry> Writer<E> {
     /// Links `entry`, which is from then on visible to readers and owned by the table.
     ///
     /// Returns the address by which [`Writer::remove`] and [`Writer::replace`] know it. The caller made sure that
-    /// no entry with its key is linked. `before` runs when the entry has its address and no reader can meet it yet.
-    pub fn insert(
-        &mut self,
-        table: &Table<E>,
-        entry: Box<E>,
-        before: impl FnOnce(NonNull<E>),
-        guard: &Guard,
-    ) -> NonNull<E> {
+    /// no entry with its key is linked.
+    pub fn insert(&mut self, table: &Table<E>, entry: Unlinked<E>, guard: &Guard) -> NonNull<E> {
         self.check_owner(table);
-        let entry = NonNull::from(Box::leak(entry));
-        before(entry);
+        let entry = entry.into_address();
         // SAFETY: just leaked, linked nowhere yet.
         unsafe {
             self.link(self.current, entry);
@@ -335,15 +356,13 @@ impl<E: Entry> Writer<E> {
         &mut self,
         table: &Table<E>,
         old: NonNull<E>,
-        fresh: Box<E>,
-        before: impl FnOnce(NonNull<E>),
+        fresh: Unlinked<E>,
         guard: &Guard,
     ) -> NonNull<E> {
         self.check_owner(table);
-        // SAFETY: by contract.
-        debug_assert_eq!(unsafe { old.as_ref() }.hash(), fresh.hash());
-        let fresh = NonNull::from(Box::leak(fresh));
-        before(fresh);
+        let fresh = fresh.into_address();
+        // SAFETY: `old` by contract, `fresh` because the table has just taken it over.
+        debug_assert_eq!(unsafe { old.as_ref() }.hash(), unsafe { fresh.as_ref() }.hash());
         // SAFETY: as in `remove`; `fresh` is linked nowhere yet.
         unsafe {
             let next = self.linked_in_next(old);

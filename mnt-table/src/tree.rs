@@ -18,12 +18,13 @@ use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{Ordering, order};
+use crate::sync::{Ordering, order, planted};
+use crate::table::Unlinked;
 use crate::write_set::WriteSet;
 
 /// An edge that is ready to be linked.
 pub struct Joint<D: Dentry> {
-    edge: Box<Edge<D>>,
+    edge: Unlinked<Edge<D>>,
     parent: Arc<Mount<D>>,
     mountpoint: Arc<Mountpoint<D>>,
 }
@@ -247,7 +248,7 @@ impl<D: Dentry> WriteSet<D> {
             }
         };
         self.list_on_mut(&mountpoint).reserve(1)?;
-        let edge = Box::new(Edge::new(parent, &mountpoint, child));
+        let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
     }
 
@@ -313,8 +314,8 @@ impl<D: Dentry> WriteSet<D> {
     /// Attaches `child`, which no walk can meet yet, where `upper` is, and hangs `upper` by its own joint: on the root of
     /// the topmost mount of `child`'s tree.
     ///
-    /// No window: `upper` is linked in its new place first, then one store gives its old place to `child`. A walk lands
-    /// on `upper` either way, and `..` from it climbs to the same position either way.
+    /// No window: `child` gets its way up, then `upper` is linked in its new place, then one store gives its old place to
+    /// `child`. A walk lands on `upper` at every moment, and `..` from it climbs to the same position at every moment.
     pub fn tuck(
         &mut self,
         child: &Arc<Mount<D>>,
@@ -325,6 +326,10 @@ impl<D: Dentry> WriteSet<D> {
     ) {
         let ns = Arc::clone(self.namespace_of(child).expect("the child's namespace is locked"));
         let old = self.edge_of(upper);
+        if !planted("tuck_without_way_up") {
+            // Release [Pair]: a walk that climbs from `upper` over `child` finds where that is going to be.
+            child.edge.store(joint.edge.address().as_ptr(), Ordering::Release);
+        }
         self.unhook(&ns, upper);
         self.link(&ns, upper, upper_joint, None, guard);
         self.enter_order(&ns, child);
@@ -461,13 +466,12 @@ impl<D: Dentry> WriteSet<D> {
         links.mountpoint = Some((mountpoint, place));
         let edges = &mut self.namespace_mut(ns).edges;
         // Release [Pair]: pairs with the Acquire in `Mount::up`.
-        let before =
-            |at: NonNull<Edge<D>>| child.edge.store(at.as_ptr(), order(Ordering::Release, "pair_relaxed"));
+        child.edge.store(edge.address().as_ptr(), order(Ordering::Release, "pair_relaxed"));
         match instead {
             // SAFETY: `instead` is the edge of a mount of this namespace, read from it under this lock; its mount's
             // pointer was changed to another edge before.
-            Some(old) => unsafe { edges.replace(&ns.table, old, edge, before, guard) },
-            None => edges.insert(&ns.table, edge, before, guard),
+            Some(old) => unsafe { edges.replace(&ns.table, old, edge, guard) },
+            None => edges.insert(&ns.table, edge, guard),
         };
     }
 

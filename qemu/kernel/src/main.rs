@@ -125,6 +125,8 @@ fn job(info: &BootInfo) -> Result<ExitCode, CommandLineError<'_>> {
             words.finish()?;
             selftest::overflow()
         }
-        value => Err(CommandLineError::Value { key: "job", value, wanted: "smoke, stress, panic or overflow" }),
+        value => {
+            Err(CommandLineError::Value { key: "job", value, wanted: "smoke, stress, panic or overflow" })
+        }
     }
 }

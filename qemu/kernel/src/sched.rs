@@ -339,11 +339,7 @@ pub(crate) fn spawn(
 /// # Errors
 /// [`SpawnError`]: not all could be started; those that were have been waited for.
 #[expect(unsafe_code, reason = "threads that borrow from their starter, which waits for them")]
-pub(crate) fn run_all(
-    count: usize,
-    per_cpu: usize,
-    work: &(dyn Fn(usize) + Sync),
-) -> Result<(), SpawnError> {
+pub(crate) fn run_all(count: usize, per_cpu: usize, work: &(dyn Fn(usize) + Sync)) -> Result<(), SpawnError> {
     // SAFETY: the borrow is longer only in name: every thread that gets it is joined below, on every way out, and a
     // panic of any thread ends the machine. `join` returns when nothing of the thread is left.
     let work: &'static (dyn Fn(usize) + Sync) = unsafe { core::mem::transmute(work) };

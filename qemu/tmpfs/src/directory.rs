@@ -10,6 +10,7 @@ use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{self, pin};
 use mnt_table::removal::Removal;
 use mnt_table::sync::MutexGuard;
+use mnt_table::table::Unlinked;
 use mnt_table::table::Writer;
 use smallvec::SmallVec;
 
@@ -125,7 +126,7 @@ impl TmpDentry {
                 Err(FsError::Exists)
             } else {
                 self.super_block().may_write().map(|()| {
-                    writer.insert(entries, entry, |_| (), &guard);
+                    writer.insert(entries, Unlinked::new(entry), &guard);
                 })
             }
         };

@@ -9,6 +9,7 @@ use mnt_table::dentry::Dentry;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{self, pin};
 use mnt_table::removal::Removal;
+use mnt_table::table::Unlinked;
 
 use crate::FsError;
 use crate::dentry::{DirEntry, TmpDentry};
@@ -121,12 +122,13 @@ pub fn rename(
                 }
                 target.set_removed();
             }
-            let before = |_| moved.place().set(Some(place), &guard);
+            moved.place().set(Some(place), &guard);
+            let fresh = Unlinked::new(fresh);
             let writer = locks.of(to.directory);
             match new {
                 // SAFETY: found linked under this lock; both have the hash of the new name.
-                Some(new) => unsafe { writer.replace(new_entries, new, fresh, before, &guard) },
-                None => writer.insert(new_entries, fresh, before, &guard),
+                Some(new) => unsafe { writer.replace(new_entries, new, fresh, &guard) },
+                None => writer.insert(new_entries, fresh, &guard),
             };
             // SAFETY: found linked under this lock, under another name than what was replaced.
             unsafe { locks.of(from.directory).remove(old_entries, old, &guard) };
