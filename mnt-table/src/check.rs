@@ -19,10 +19,8 @@ use crate::mount::{Mount, state};
 use crate::namespace::MntNamespace;
 use crate::reclaim::{Guard, pin};
 use crate::sync::Ordering;
+use crate::table::LOAD_MAX;
 use crate::write_set::{LockPlan, WriteSet};
-
-/// Chains are at most this long on average ([`crate::table`]).
-const LOAD_MAX: usize = 4;
 
 /// What was looked at, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //!    entry; no lock, no shared write, no retry.
 //! 2. **Insert** links at the head; **remove** re-publishes the successor in the predecessor; **replace** puts a
 //!    fresh entry in an old one's place with one store, so its key never looks empty.
-//! 3. **Growth**: at load factor 1 the writer allocates an array of twice the size and links [`STEP`] buckets of
+//! 3. **Growth**: at load factor 1 the writer allocates an array of at least twice the size and links [`STEP`] buckets of
 //!    old entries into it with every change, through the *other* one of each entry's two links. Once all are
 //!    linked, one Release store publishes the new array. Readers know nothing of it: no second probe, no marker.
 //!    The old array is retired; a reader still in it sees the entries of the moment of publication, which lies
@@ -43,6 +43,9 @@ use crate::sync::{AtomicBool, AtomicPtr, Ordering, order, planted};
 const FIRST_BITS: u32 = 3;
 #[cfg(loom)]
 const FIRST_BITS: u32 = 1;
+
+/// Entries per bucket from which on insertions are held up until the table can grow.
+pub const LOAD_MAX: usize = 4;
 
 /// Old buckets that each change links into the next array.
 const STEP: usize = 4;
@@ -190,6 +193,8 @@ pub struct Table<E: Entry> {
 pub struct Writer<E: Entry> {
     current: NonNull<Buckets<E>>,
     len: usize,
+    /// Entries that a growth makes room for, at least.
+    expected: usize,
     growth: Option<Growth<E>>,
     /// Whether the links that `current` does not use may be written.
     spare: Arc<AtomicBool>,
@@ -206,13 +211,23 @@ struct Growth<E: Entry> {
     linked: usize,
 }
 
+/// The size of an array for `entries`, as a power of two.
+fn bits_for(entries: usize) -> u32 {
+    entries.checked_next_power_of_two().map_or(usize::BITS, usize::trailing_zeros).max(FIRST_BITS)
+}
+
 impl<E: Entry> Table<E> {
     /// An empty table and its writer, or `None` without memory.
     pub fn new() -> Option<(Table<E>, Writer<E>)> {
-        let first = Buckets::new(FIRST_BITS, 0)?;
+        Self::with_capacity(0)
+    }
+
+    /// An empty table for `entries`, which are going to be inserted with no reader inside.
+    pub fn with_capacity(entries: usize) -> Option<(Table<E>, Writer<E>)> {
+        let first = Buckets::new(bits_for(entries), 0)?;
         let table = Table { current: AtomicPtr::new(first.as_ptr()) };
         let spare = Arc::new(AtomicBool::new(true));
-        Some((table, Writer { current: first, len: 0, growth: None, spare }))
+        Some((table, Writer { current: first, len: 0, expected: 0, growth: None, spare }))
     }
 
     /// The entry with this hash for which `is` holds. At most one entry of a table should answer to a key.
@@ -279,12 +294,24 @@ impl<E: Entry> Writer<E> {
         1 << unsafe { self.current.as_ref() }.bits
     }
 
-    /// Whether growth has waited so long for a grace period that chains are four entries long on average.
+    /// Says that `more` entries are going to be inserted without a chance for a grace period in between: the next growth
+    /// makes room for all of them.
+    pub fn expect(&mut self, more: usize) {
+        self.expected = self.len + more;
+    }
+
+    /// Whether a due growth waits for a grace period. Whoever can, flushes.
+    pub fn waits(&self) -> bool {
+        // Relaxed: a hint.
+        self.growth.is_none() && self.len >= self.buckets() && !self.spare.load(Ordering::Relaxed)
+    }
+
+    /// Whether growth has waited so long for a grace period that chains are [`LOAD_MAX`] entries long on average.
     ///
-    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a
-    /// reader that never unpins.
+    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a reader that
+    /// never unpins.
     pub fn starved(&self) -> bool {
-        self.len >= 4 * self.buckets() && self.growth.is_none()
+        self.waits() && self.len >= LOAD_MAX * self.buckets()
     }
 
     /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
@@ -446,12 +473,14 @@ impl<E: Entry> Writer<E> {
             // Acquire [Spare]: pairs with the Release in `RetiredArray::drop`: the readers of the links that this
             // growth is going to write are gone.
             let spare = self.spare.load(Ordering::Acquire) || planted("grow_before_grace");
-            if self.len < self.buckets() || !spare {
+            let wanted = self.len.max(self.expected);
+            if wanted < self.buckets() || !spare {
                 return;
             }
             // SAFETY: the writer's own array.
             let (bits, which) = unsafe { (self.current.as_ref().bits, self.current.as_ref().which) };
-            let Some(next) = Buckets::new(bits + 1, 1 - which) else { return };
+            let bits = bits_for(wanted).max(bits + 1);
+            let Some(next) = Buckets::new(bits, 1 - which) else { return };
             self.growth = Some(Growth { next, linked: 0 });
         }
         let buckets = self.buckets();

@@ -252,6 +252,11 @@ impl<D: Dentry> WriteSet<D> {
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
     }
 
+    /// Says that `more` edges are going to be linked in `ns` at once, so that its hash grows in one step.
+    pub fn expect_edges(&mut self, ns: &MntNamespace<D>, more: usize) {
+        self.namespace_mut(ns).edges.expect(more);
+    }
+
     /// Forgets the mountpoints on which nothing is left.
     pub(crate) fn release_mountpoints(&mut self) {
         for at in 0..self.namespaces().len() {

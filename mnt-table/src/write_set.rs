@@ -466,6 +466,14 @@ impl<D: Dentry> Drop for WriteSet<D> {
     fn drop(&mut self) {
         self.close_windows();
         self.release_mountpoints();
+        let mut waits = false;
+        for at in 0..self.namespaces.len() {
+            let ns = Arc::clone(&self.namespaces[at]);
+            let edges = &self.namespace(&ns).edges;
+            waits |= edges.waits();
+            // Relaxed: a hint.
+            ns.lock.starved.store(edges.starved(), Ordering::Relaxed);
+        }
         for ns in self.namespaces.drain(..).rev() {
             ns.lock.holder.store(0, Ordering::Relaxed);
             // SAFETY: locked by `lock_namespace`, unlocked here only.
@@ -492,6 +500,10 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     pin().retire_arc(life);
                 }
             }
+        }
+        if waits {
+            // A hash waits for a grace period to grow.
+            pin().flush();
         }
         reclaim::relieve();
     }

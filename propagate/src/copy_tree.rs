@@ -222,6 +222,7 @@ pub fn clone_namespace<D: Dentry>(
     let mut steps = Vec::new();
     make_siblings(locks, &mounts, &mut tree, &mut steps);
     steps.into_iter().for_each(|step| step.commit(locks));
+    locks.expect_edges(to, mounts.len());
     let guard = mnt_table::pin();
     locks.attach_root(to, tree.root());
     for (copy, joint) in tree.mounts[1..].iter().zip(tree.inner) {

@@ -81,6 +81,7 @@ impl<D: Dentry> Task<D> {
     /// `ENOMEM`; `EINVAL` if the namespace is dying.
     pub fn unshare_mounts(&self) -> Result<usize, Errno> {
         let from = self.namespace();
+        from.make_room().map_err(Error::from)?;
         let to = MntNamespace::new(Kind::Ordinary).map_err(Error::from)?;
         to.get_user();
         let copied = with_locks(LockPlan::new(&from), |locks| {

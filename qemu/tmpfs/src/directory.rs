@@ -117,10 +117,10 @@ impl TmpDentry {
         let place = Place { name: name::copy(name)?, parent: Arc::clone(self) };
         let child = TmpDentry::new(self.super_block(), Some(place), kind, target)?;
         let entry = DirEntry::new(hash, name::copy(name)?, &child);
-        let added = {
+        let (added, waits) = {
             let guard = pin();
             let mut writer = writer.lock();
-            if self.is_removed() {
+            let added = if self.is_removed() {
                 Err(FsError::NotFound)
             } else if writer.find(hash, |entry| entry.is(hash, name)).is_some() {
                 Err(FsError::Exists)
@@ -128,8 +128,13 @@ impl TmpDentry {
                 self.super_block().may_write().map(|()| {
                     writer.insert(entries, Unlinked::new(entry), &guard);
                 })
-            }
+            };
+            (added, writer.waits())
         };
+        if waits {
+            // The directory's hash waits for a grace period to grow.
+            pin().flush();
+        }
         added.map(|()| child)
     }
 
