@@ -6,7 +6,7 @@
 //!    entry; no lock, no shared write, no retry.
 //! 2. **Insert** links at the head; **remove** re-publishes the successor in the predecessor; **replace** puts a
 //!    fresh entry in an old one's place with one store, so its key never looks empty.
-//! 3. **Growth**: at load factor 1 the writer allocates an array of twice the size and links [`STEP`] buckets of
+//! 3. **Growth**: at load factor 1 the writer allocates an array of at least twice the size and links [`STEP`] buckets of
 //!    old entries into it with every change, through the *other* one of each entry's two links. Once all are
 //!    linked, one Release store publishes the new array. Readers know nothing of it: no second probe, no marker.
 //!    The old array is retired; a reader still in it sees the entries of the moment of publication, which lies
@@ -46,6 +46,9 @@ const FIRST_BITS: u32 = 1;
 
 /// Old buckets that each change links into the next array.
 const STEP: usize = 4;
+
+/// Flushes after which [`Writer::catch_up`] gives up: a grace period takes three with nobody in the way.
+const CATCH_UP_TRIES: u32 = 8;
 
 /// An entry's links: one for each of the two arrays that can exist.
 pub struct Links<E>([AtomicPtr<E>; 2]);
@@ -253,10 +256,28 @@ impl<E: Entry> Writer<E> {
 
     /// Whether growth has waited so long for a grace period that chains are four entries long on average.
     ///
-    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a
-    /// reader that never unpins.
+    /// Whoever owns the writer calls [`Writer::catch_up`] then, at the next moment at which it is not pinned.
     pub fn starved(&self) -> bool {
         self.len >= 4 * self.buckets() && self.growth.is_none()
+    }
+
+    /// Makes a starved table fit its entries at once: helps the grace period along, and links everything.
+    ///
+    /// Insertions alone retire next to nothing, so nobody else might see to it that the retired array is freed; and
+    /// many insertions under one pin outrun any growth. Beside a reader that does not unpin the table stays starved,
+    /// and the next call tries again.
+    ///
+    /// Context: not pinned; runs destructors; never waits.
+    pub fn catch_up(&mut self, table: &Table<E>) {
+        self.check_owner(table);
+        for _ in 0..CATCH_UP_TRIES {
+            if !self.starved() {
+                return;
+            }
+            let guard = pin();
+            guard.flush();
+            self.grow(table, usize::MAX, &guard);
+        }
     }
 
     /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
@@ -421,8 +442,13 @@ impl<E: Entry> Writer<E> {
         }
     }
 
-    /// Starts or continues growth. Failing to allocate only leaves chains longer.
+    /// Starts or continues growth by a few buckets.
     fn grow_if_due(&mut self, table: &Table<E>, guard: &Guard) {
+        self.grow(table, STEP, guard);
+    }
+
+    /// Starts or continues growth by `steps` buckets. Failing to allocate only leaves chains longer.
+    fn grow(&mut self, table: &Table<E>, steps: usize, guard: &Guard) {
         if self.growth.is_none() {
             // Acquire [Spare]: pairs with the Release in `RetiredArray::drop`: the readers of the links that this
             // growth is going to write are gone.
@@ -432,11 +458,13 @@ impl<E: Entry> Writer<E> {
             }
             // SAFETY: the writer's own array.
             let (bits, which) = unsafe { (self.current.as_ref().bits, self.current.as_ref().which) };
-            let Some(next) = Buckets::new(bits + 1, 1 - which) else { return };
+            // Twice the size, or more if many came while a growth had to wait.
+            let bits = (bits + 1).max(self.len.next_power_of_two().trailing_zeros());
+            let Some(next) = Buckets::new(bits, 1 - which) else { return };
             self.growth = Some(Growth { next, linked: 0 });
         }
         let buckets = self.buckets();
-        for _ in 0..STEP {
+        for _ in 0..steps {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;

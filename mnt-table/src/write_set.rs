@@ -397,6 +397,19 @@ impl<D: Dentry> WriteSet<D> {
         }
     }
 
+    /// Lets the tables that an operation filled faster than they grow fit their mounts.
+    ///
+    /// Context: not pinned.
+    fn catch_up(&mut self) {
+        for at in 0..self.namespaces.len() {
+            let ns = Arc::clone(&self.namespaces[at]);
+            let edges = &mut self.namespace_mut(&ns).edges;
+            if edges.starved() {
+                edges.catch_up(&ns.table);
+            }
+        }
+    }
+
     /// Whether none of `mounts` has more references than it is allowed; then they are condemned: nobody can keep them
     /// any more, and the caller detaches them all with [`WriteSet::end_dead`]. Otherwise all is as before.
     ///
@@ -465,6 +478,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
     fn drop(&mut self) {
         self.close_windows();
         self.release_mountpoints();
+        self.catch_up();
         for ns in self.namespaces.drain(..).rev() {
             ns.lock.holder.store(0, Ordering::Relaxed);
             // SAFETY: locked by `lock_namespace`, unlocked here only.
