@@ -173,6 +173,8 @@ pub struct Mount<D: Dentry> {
     flags: AtomicU32,
     root: Arc<D>,
     // Constant.
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const Mount<D>,
     unique_id: u64,
     id: plain::Mutex<Option<Id>>,
     number: u32,
@@ -221,7 +223,8 @@ impl<D: Dentry> Mount<D> {
     pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Mount {
+        Arc::new_cyclic(|this| Mount {
+            this: this.as_ptr(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU32::new(state::NEW),
@@ -338,8 +341,8 @@ impl<D: Dentry> Mount<D> {
         // SAFETY: every mount lives in an `Arc` (`new`), and the count that stands for "in a tree or detached" is
         // dropped through the reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 
@@ -409,7 +412,7 @@ impl<D: Dentry> Mount<D> {
         drop(anchors);
         // SAFETY: `detached_into_raw` left this count behind when the mount was detached, and the change from
         // DETACHED to DEAD happens once.
-        let life = unsafe { Arc::from_raw(self) };
+        let life = unsafe { Arc::from_raw(self.this) };
         life.bury();
         pin().retire_arc(life);
     }
@@ -481,8 +484,8 @@ impl<D: Dentry> MountRef<D> {
     pub fn to_arc(&self) -> Arc<Mount<D>> {
         // SAFETY: as in `deref`; the owner's count is not zero while this reference counts.
         unsafe {
-            Arc::increment_strong_count(self.0.as_ptr());
-            Arc::from_raw(self.0.as_ptr())
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 

@@ -56,6 +56,8 @@ pub struct MntNamespace<D: Dentry> {
     pub(crate) table: Table<Edge<D>>,
     id: NamespaceId,
     kind: Kind,
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const MntNamespace<D>,
     // Written by changes.
     pub(crate) lock: WriterLine<D>,
 }
@@ -152,7 +154,8 @@ impl<D: Dentry> MntNamespace<D> {
     /// `ENOMEM`.
     pub fn with_capacity(kind: Kind, mounts: usize) -> Result<Arc<Self>, NoMemory> {
         let (table, edges) = Table::with_capacity(mounts).ok_or(NoMemory)?;
-        let ns = Arc::new(MntNamespace {
+        let ns = Arc::new_cyclic(|this| MntNamespace {
+            this: this.as_ptr(),
             seq: Sequence::new(),
             table,
             // Relaxed: a number. The one counter of the machine, written once per namespace.
@@ -253,8 +256,8 @@ impl<D: Dentry> MntNamespace<D> {
         // SAFETY: every namespace lives in an `Arc` (`new`), and the count of being alive is dropped through the
         // reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 

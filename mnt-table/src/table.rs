@@ -50,6 +50,9 @@ pub const LOAD_MAX: usize = 4;
 /// Old buckets that each change links into the next array.
 const STEP: usize = 4;
 
+/// Flushes after which [`Writer::catch_up`] gives up: a grace period takes three with nobody in the way.
+const CATCH_UP_TRIES: u32 = 8;
+
 /// An entry's links: one for each of the two arrays that can exist.
 pub struct Links<E>([AtomicPtr<E>; 2]);
 
@@ -306,12 +309,32 @@ impl<E: Entry> Writer<E> {
         self.growth.is_none() && self.len >= self.buckets() && !self.spare.load(Ordering::Relaxed)
     }
 
-    /// Whether growth has waited so long for a grace period that chains are [`LOAD_MAX`] entries long on average.
+    /// Whether chains are [`LOAD_MAX`] entries long on average, because growth waits or many entries came at once.
     ///
-    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a reader that
-    /// never unpins.
+    /// Whoever owns the writer calls [`Writer::catch_up`] then, at the next moment at which it is not pinned; if that does
+    /// not help, callers that can refuse do so before the next insertion, so chains stay bounded even beside a reader
+    /// that never unpins.
     pub fn starved(&self) -> bool {
-        self.waits() && self.len >= LOAD_MAX * self.buckets()
+        self.len >= LOAD_MAX * self.buckets() && self.growth.is_none()
+    }
+
+    /// Makes a starved table fit its entries at once: helps the grace period along, and links everything.
+    ///
+    /// Insertions alone retire next to nothing, so nobody else might see to it that the retired array is freed; and
+    /// many insertions under one pin outrun any growth. Beside a reader that does not unpin the table stays starved,
+    /// and the next call tries again.
+    ///
+    /// Context: not pinned; runs destructors; never waits.
+    pub fn catch_up(&mut self, table: &Table<E>) {
+        self.check_owner(table);
+        for _ in 0..CATCH_UP_TRIES {
+            if !self.starved() {
+                return;
+            }
+            let guard = pin();
+            guard.flush();
+            self.grow(table, usize::MAX, &guard);
+        }
     }
 
     /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
@@ -467,8 +490,13 @@ impl<E: Entry> Writer<E> {
         }
     }
 
-    /// Starts or continues growth. Failing to allocate only leaves chains longer.
+    /// Starts or continues growth by a few buckets.
     fn grow_if_due(&mut self, table: &Table<E>, guard: &Guard) {
+        self.grow(table, STEP, guard);
+    }
+
+    /// Starts or continues growth by `steps` buckets. Failing to allocate only leaves chains longer.
+    fn grow(&mut self, table: &Table<E>, steps: usize, guard: &Guard) {
         if self.growth.is_none() {
             // Acquire [Spare]: pairs with the Release in `RetiredArray::drop`: the readers of the links that this
             // growth is going to write are gone.
@@ -479,12 +507,13 @@ impl<E: Entry> Writer<E> {
             }
             // SAFETY: the writer's own array.
             let (bits, which) = unsafe { (self.current.as_ref().bits, self.current.as_ref().which) };
+            // Twice the size, or more for the many that came while a growth had to wait, or are to come.
             let bits = bits_for(wanted).max(bits + 1);
             let Some(next) = Buckets::new(bits, 1 - which) else { return };
             self.growth = Some(Growth { next, linked: 0 });
         }
         let buckets = self.buckets();
-        for _ in 0..STEP {
+        for _ in 0..steps {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;

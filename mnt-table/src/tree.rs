@@ -15,7 +15,7 @@ use core::ptr::{self, NonNull};
 use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
-use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
+use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, detached_into_raw, state};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
@@ -370,6 +370,13 @@ impl<D: Dentry> WriteSet<D> {
         guard: &Guard,
     ) {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
+        let life = self.namespace_mut(&ns).order.remove(place);
+        if how == Leave::Detached {
+            // Before anybody can see DETACHED: whoever puts the last reference may settle the mount at once, long
+            // before this change is over, and takes this count.
+            detached_into_raw(Arc::clone(&life));
+        }
         // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
         mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
         let old = self.tree(mount).parent.is_some().then(|| self.edge_of(mount));
@@ -389,8 +396,6 @@ impl<D: Dentry> WriteSet<D> {
             (_, None) => self.namespace_mut(&ns).root = None,
         }
         debug_assert!(self.is_leaf(mount), "a mount leaves after what is attached to it");
-        let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
-        let life = self.namespace_mut(&ns).order.remove(place);
         // Release [Home]: a walk that enters from here on finds no namespace: nothing is mounted on this.
         mount.ns.store(ptr::null_mut(), Ordering::Release);
         match how {

@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
-use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
+use crate::mount::{Mount, TreeLinks, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
 use crate::reclaim::{self, Guard, pin};
@@ -469,7 +469,10 @@ impl<D: Dentry> Drop for WriteSet<D> {
         let mut waits = false;
         for at in 0..self.namespaces.len() {
             let ns = Arc::clone(&self.namespaces[at]);
-            let edges = &self.namespace(&ns).edges;
+            let edges = &mut self.namespace_mut(&ns).edges;
+            if edges.starved() {
+                edges.catch_up(&ns.table);
+            }
             waits |= edges.waits();
             // Relaxed: a hint.
             ns.lock.starved.store(edges.starved(), Ordering::Relaxed);
@@ -490,10 +493,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     mount.bury();
                     pin().retire_arc(mount);
                 }
-                Ended::Detached(mount) => {
-                    detached_into_raw(Arc::clone(&mount));
-                    mount.settle();
-                }
+                Ended::Detached(mount) => mount.settle(),
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
                     let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };
