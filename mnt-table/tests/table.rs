@@ -267,7 +267,7 @@ fn entries_are_freed_once_wherever_they_were() {
         number
     };
     for key in 0..count {
-        map.writer.insert(&map.table, number(key), &pin());
+        map.writer.insert(&map.table, Unlinked::new(number(key)), &pin());
     }
     for key in 0..count / 3 {
         map.remove(key);
@@ -275,7 +275,7 @@ fn entries_are_freed_once_wherever_they_were() {
     for key in count / 3..count / 2 {
         let entry = map.find(key).unwrap();
         // SAFETY: just found by this writer.
-        unsafe { map.writer.replace(&map.table, entry, number(key), &pin()) };
+        unsafe { map.writer.replace(&map.table, entry, Unlinked::new(number(key)), &pin()) };
     }
     let replaced = (count / 2 - count / 3) as usize;
     // The rest goes with the table, in the middle of a growth or not.
