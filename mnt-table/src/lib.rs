@@ -23,7 +23,7 @@
 //! | [`group`] | peer groups and slave lists, as objects |
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
-//! | [`reclaim`], [`platform`], [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
 //! | [`check`] | the checker |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
 //!

@@ -2,7 +2,7 @@
 //!
 //! A [`PathRef`] holds a mount by its count. A task's root and working directory ([`FsStruct`]) are [`Place`]s: read by
 //! lock-free walks, replaced by chdir and chroot. A place on a mount's own root goes through the mount's
-//! [`Anchor`](crate::mount::Anchor), so that pivot_root moves it; any other holds its mount.
+//! [`Anchor`], so that pivot_root moves it; any other holds its mount.
 //!
 //! A place's *count* ends when it is replaced, at once, so that an umount right after a chdir succeeds; its *memory*
 //! goes through the cell, since walks that began before may still read it.

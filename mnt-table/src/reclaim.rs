@@ -12,7 +12,7 @@
 //!   to everything that was unlinked before it was retired.
 //!
 //! In models of *structure* (`cfg(loom)` without `cfg(crossbeam_loom)`) a pin is nothing and a retired box waits
-//! for [`drain`], so loom explores this crate's own orderings without the fences of the real pin; models of
+//! for `drain`, so loom explores this crate's own orderings without the fences of the real pin; models of
 //! *lifetime* run over the real crate.
 
 use alloc::boxed::Box;
@@ -86,7 +86,7 @@ impl Guard {
         });
     }
 
-    /// Runs `then` once no pin that exists now is left; at once in models of structure's [`drain`].
+    /// Runs `then` once no pin that exists now is left; at once in models of structure, by `drain`.
     #[cfg(any(not(loom), crossbeam_loom))]
     fn defer(&self, then: impl FnOnce() + Send + 'static) {
         // `then` is Send and 'static, so it may run on any thread at any later time.

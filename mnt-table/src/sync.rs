@@ -1,7 +1,7 @@
 //! Atomics and locks: the only file of this crate that names `core::sync::atomic`, `parking_lot` or `loom`.
 //!
 //! Three bodies behind one set of names: hosts (`parking_lot` under `lock_api`), kernels (a spin lock that asks
-//! the kernel around it how to wait, see [`crate::platform`]), and models (`cfg(loom)`).
+//! the kernel around it how to wait, see [`mod@crate::platform`]), and models (`cfg(loom)`).
 //!
 //! [`RawLock`] is a lock without data: a namespace or a peer group is locked for a whole operation, by an
 //! operation that may hold thousands of them, so the guard is the [`WriteSet`](crate::WriteSet) and not a value
