@@ -251,7 +251,7 @@ impl Run<'_> {
             let worker = worker.lock();
             let one = &worker.writer;
             lookups += worker.lookups;
-            let fields: [(&mut u64, u64); 12] = [
+            let fields: [(&mut u64, u64); 13] = [
                 (&mut sum.operations, one.operations),
                 (&mut sum.mounts, one.mounts),
                 (&mut sum.umounts, one.umounts),
@@ -263,6 +263,7 @@ impl Run<'_> {
                 (&mut sum.pivots, one.pivots),
                 (&mut sum.propagated_mounts, one.propagated_mounts),
                 (&mut sum.namespace_clones, one.namespace_clones),
+                (&mut sum.removals, one.removals),
                 (&mut sum.failed, one.failed),
             ];
             fields.into_iter().for_each(|(sum, one)| *sum += one);
@@ -275,6 +276,7 @@ impl Run<'_> {
             ("lazy_umounts", sum.lazy_umounts),
             ("rbinds", sum.rbinds),
             ("type_changes", sum.type_changes),
+            ("removals", sum.removals),
             ("failed_operations", sum.failed),
             ("refused_for_memory", reclaim::stats().refused),
             ("lock_escalations", escalations),
