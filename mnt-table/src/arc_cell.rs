@@ -89,8 +89,18 @@ mod body {
     use crate::reclaim::pin;
     use crate::sync::{AtomicPtr, Ordering};
 
-    pub(super) type Ref<'g, T> = &'g T;
+    pub(super) type Ref<'g, T> = RefOf<'g, T>;
+    pub(super) struct RefOf<'g, T>(&'g T);
     pub(super) struct Cell<T: Send + Sync + 'static>(AtomicPtr<T>);
+
+    impl<T> core::ops::Deref for RefOf<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            self.0
+        }
+    }
 
     impl<T: Send + Sync + 'static> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
@@ -102,7 +112,7 @@ mod body {
             // Acquire: pairs with the Release in `swap`.
             // SAFETY: from `Arc::into_raw`; the count of a replaced value is dropped through the reclaimer, so the
             // value outlives the pin.
-            unsafe { &*self.0.load(Ordering::Acquire) }
+            RefOf(unsafe { &*self.0.load(Ordering::Acquire) })
         }
 
         pub(super) fn load_full(&self) -> Arc<T> {

@@ -115,16 +115,15 @@ impl<D: Dentry> FsStruct<D> {
     /// A copy for a new task.
     pub fn fork(&self) -> Self {
         let copy = |cell: &ArcCell<Place<D>>| loop {
-            let guard = pin();
-            let place = cell.load(&guard);
-            let (mount, dentry) = place.resolve(&guard);
-            match Place::take(mount, dentry, &guard) {
+            let taken = {
+                let guard = pin();
+                let place = cell.load(&guard);
+                let (mount, dentry) = place.resolve(&guard);
+                Place::take(mount, dentry, &guard)
+            };
+            match taken {
                 Ok(copy) => return ArcCell::new(Arc::new(copy)),
-                Err(unkept) => {
-                    drop(place);
-                    drop(guard);
-                    unkept.settle();
-                }
+                Err(unkept) => unkept.settle(),
             }
         };
         FsStruct { root: copy(&self.root), cwd: copy(&self.cwd) }
@@ -194,15 +193,15 @@ impl<D: Dentry> FsStruct<D> {
 impl<D: Dentry> Drop for FsStruct<D> {
     fn drop(&mut self) {
         for cell in [&self.root, &self.cwd] {
-            let guard = pin();
-            let place = cell.load(&guard);
-            // The place is counted once more by nobody: the cell is going.
-            let end = match &place.at {
-                At::Mount(mount) => Err(*mount),
-                At::Root(anchor) => Ok(anchor.put(&guard)),
+            // The cell is going, and with it the place's memory; its count ends here.
+            let end = {
+                let guard = pin();
+                let place = cell.load(&guard);
+                match &place.at {
+                    At::Mount(mount) => Err(*mount),
+                    At::Root(anchor) => Ok(anchor.put(&guard)),
+                }
             };
-            drop(place);
-            drop(guard);
             match end {
                 Ok(unkept) => unkept.settle(),
                 // SAFETY: counted until here.

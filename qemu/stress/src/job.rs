@@ -160,7 +160,7 @@ impl Run<'_> {
         while self.env.now_ns() < end {
             let place = rng.random_range(0..world.places.len());
             let task = world.places[place].walker.fork();
-            if index % 2 == 0 && !(alone && turn % 2 == 1) {
+            if index.is_multiple_of(2) && !(alone && !turn.is_multiple_of(2)) {
                 let held = reader.hold(&task, &mut rng);
                 for _ in 0..LOOKUPS_PER_TASK {
                     self.report(reader.look(&task, place, &mut rng));
