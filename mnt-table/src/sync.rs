@@ -132,7 +132,6 @@ mod spin {
     // SAFETY: `lock` returns only after this caller changed the flag from false to true, and only `unlock` sets it
     // back, so at most one caller is between them; Acquire and Release order what they guard.
     unsafe impl lock_api::RawMutex for RawSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawSpin(AtomicBool::new(false));
         type Guard = lock_api::GuardNoSend;
 
@@ -176,7 +175,6 @@ mod spin {
 
     // SAFETY: as for the lock inside.
     unsafe impl lock_api::RawMutex for RawLeafSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawLeafSpin(RawSpin::INIT);
         type Guard = lock_api::GuardNoSend;
 

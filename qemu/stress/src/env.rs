@@ -2,7 +2,7 @@
 
 /// Threads, time and a console.
 pub trait Env: Sync {
-    /// How many workers run at once; at least one per CPU.
+    /// How many workers run at once, an even number: one that looks and one that changes.
     fn workers(&self) -> usize;
 
     /// Runs `work(index)` for every index below [`Env::workers`], all at once, each on its own thread, and returns when all

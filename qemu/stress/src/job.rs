@@ -155,12 +155,10 @@ impl Run<'_> {
         let reader = Reader { world, arenas, covers };
         let files = files.unwrap_or_else(|| Files::new(index));
         let mut writer = Writer { world, arenas, covers, files, done };
-        let alone = self.workers.len() == 1;
-        let mut turn = 0u64;
         while self.env.now_ns() < end {
             let place = rng.random_range(0..world.places.len());
             let task = world.places[place].walker.fork();
-            if index.is_multiple_of(2) && !(alone && !turn.is_multiple_of(2)) {
+            if index.is_multiple_of(2) {
                 let held = reader.hold(&task, &mut rng);
                 for _ in 0..LOOKUPS_PER_TASK {
                     self.report(reader.look(&task, place, &mut rng));
@@ -170,7 +168,6 @@ impl Run<'_> {
             } else {
                 self.report(writer.change(&task, place, &mut rng));
             }
-            turn += 1;
             // Relaxed: statistics.
             self.peak.fetch_max(reclaim::stats().deferred_bytes, Ordering::Relaxed);
         }
