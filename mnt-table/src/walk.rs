@@ -304,11 +304,11 @@ impl<'w, D: Dentry> Walker<'w, D> {
             if name.is_empty() {
                 continue;
             }
+            self.need_dir()?;
             if name.len() > NAME_MAX {
                 return Err(WalkError::NameTooLong.into());
             }
             if is_last && last == Last::Parent {
-                self.need_dir()?;
                 return if matches!(name, b"." | b"..") {
                     Err(WalkError::NoLastName.into())
                 } else {
@@ -316,7 +316,6 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 };
             }
             must_be_dir = is_last && (slash || rest.iter().any(|outer| !outer.is_empty()));
-            self.need_dir()?;
             match name {
                 b"." => continue,
                 b".." => {
