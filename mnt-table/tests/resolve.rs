@@ -10,6 +10,9 @@ use mnt_table::dentry::Dentry;
 use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
 use tmpfs::{TmpDentry, rename};
 
+/// A path, how it is walked, and where it leads.
+type Row<'a> = (&'a str, Last, Resolve, Result<&'a Arc<TmpDentry>, WalkError>);
+
 fn walked(
     task: &Tasks,
     dir: Option<&PathRef<TmpDentry>>,
@@ -45,7 +48,7 @@ fn a_restricted_walk_stays_where_it_has_to() {
     let (beneath, in_root, no_links) = (Resolve::BENEATH, Resolve::IN_ROOT, Resolve::NO_SYMLINKS);
     let leaves = Err(WalkError::Leaves);
     #[rustfmt::skip] // columns
-    let rows: [(&str, Last, Resolve, Result<&Arc<TmpDentry>, WalkError>); 26] = [
+    let rows: [Row<'_>; 26] = [
         ("plain/deep",         Follow,   xdev,     Ok(&deep)),
         (".",                  Follow,   xdev,     Ok(a.root())),
         ("x",                  Follow,   xdev,     leaves),
