@@ -11,7 +11,7 @@ use std::sync::{Arc as StdArc, Mutex as StdMutex};
 use fastrand::Rng;
 use loom::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 use loom::sync::atomic::{AtomicUsize, fence};
-use loom::sync::Mutex;
+use loom::sync::{Mutex, MutexGuard};
 use loom::thread;
 
 /// Atomics of one program, besides one lock.
@@ -27,6 +27,8 @@ enum Op {
     Fence(Ordering),
     /// Takes the lock around a load of the variable.
     Locked(usize),
+    /// The same if the lock is free.
+    TryLocked(usize),
 }
 
 impl fmt::Display for Op {
@@ -41,6 +43,7 @@ impl fmt::Display for Op {
             }
             Op::Fence(order) => write!(f, "fence({order:?})"),
             Op::Locked(variable) => write!(f, "lock {{ {}.load(Relaxed) }}", name(variable)),
+            Op::TryLocked(variable) => write!(f, "try_lock {{ {}.load(Relaxed) }}", name(variable)),
         }
     }
 }
@@ -49,20 +52,21 @@ fn random_op(rng: &mut Rng) -> Op {
     let pick = |rng: &mut Rng, orders: &[Ordering]| orders[rng.usize(..orders.len())];
     let variable = rng.usize(..VARIABLES);
     let value = rng.usize(1..4);
-    match rng.u8(..16) {
+    match rng.u8(..17) {
         0..5 => Op::Load(variable, pick(rng, &[Relaxed, Acquire])),
         5..9 => Op::Store(variable, value, pick(rng, &[Relaxed, Release])),
         9..11 => Op::Swap(variable, value, pick(rng, &[Relaxed, AcqRel])),
         11..13 => Op::CompareExchange(variable, rng.usize(..3), value, pick(rng, &[Relaxed, AcqRel])),
         13..15 => Op::Fence(pick(rng, &[Acquire, Release, SeqCst, SeqCst, SeqCst])),
-        _ => Op::Locked(variable),
+        15 => Op::Locked(variable),
+        _ => Op::TryLocked(variable),
     }
 }
 
 /// One list of operations per thread; the last one runs on the main thread.
 fn random_program(rng: &mut Rng) -> Vec<Vec<Op>> {
     // As many operations as an exploration without reduction can still finish.
-    let lengths: &[usize] = if rng.bool() { &[3, 4] } else { &[2, 1, 2] };
+    let lengths: &[usize] = if rng.bool() { &[3, 3] } else { &[2, 1, 2] };
     lengths.iter().map(|&length| (0..length).map(|_| random_op(rng)).collect()).collect()
 }
 
@@ -102,6 +106,14 @@ struct Memory {
     lock: Mutex<usize>,
 }
 
+impl Memory {
+    /// Loads `variable` under the lock and says in the tens who held it how many times.
+    fn locked(&self, mut turn: MutexGuard<'_, usize>, variable: usize) -> usize {
+        *turn += 1;
+        10 * *turn + self.variables[variable].load(Relaxed)
+    }
+}
+
 fn execute(program: &[Vec<Op>]) -> String {
     // A plain `Arc`: the programs are about the operations, and each clone and drop of loom's would be one more.
     let memory = StdArc::new(Memory { variables: [0; VARIABLES].map(AtomicUsize::new), lock: Mutex::new(0) });
@@ -131,11 +143,11 @@ fn perform(memory: &Memory, ops: &[Op]) -> String {
                 let result = memory.variables[variable].compare_exchange(old, new, order, Relaxed);
                 result.unwrap_or_else(|seen| seen)
             }
-            Op::Locked(variable) => {
-                let mut turn = memory.lock.lock().unwrap();
-                *turn += 1;
-                10 * *turn + memory.variables[variable].load(Relaxed)
-            }
+            Op::Locked(variable) => memory.locked(memory.lock.lock().unwrap(), variable),
+            Op::TryLocked(variable) => match memory.lock.try_lock() {
+                Ok(turn) => memory.locked(turn, variable),
+                Err(_) => 99,
+            },
             Op::Store(variable, value, order) => {
                 memory.variables[variable].store(value, order);
                 continue;

@@ -20,8 +20,7 @@ pub fn plant(bug: Option<&'static str>) {
     RELAXED_PUBLISH.store(bug == Some("relaxed-publish"), StdOrdering::Relaxed); // Relaxed: before any thread starts.
 }
 
-/// The models of the structure build.
-#[cfg(not(crossbeam_loom))]
+/// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
     vec![
         load_beside_load_and_store(),
@@ -30,13 +29,9 @@ pub fn models() -> Vec<Model> {
         fence_after_store(),
         try_lock(),
         publish(),
+        #[cfg(crossbeam_loom)]
+        through_crossbeam(),
     ]
-}
-
-/// The models of the lifetime build.
-#[cfg(crossbeam_loom)]
-pub fn models() -> Vec<Model> {
-    vec![load_beside_load_and_store(), through_crossbeam()]
 }
 
 /// The smallest program with the hole: the child's load hides the main thread's.
@@ -164,7 +159,7 @@ fn publish() -> Model {
 #[cfg(crossbeam_loom)]
 fn through_crossbeam() -> Model {
     use crossbeam_epoch::{Atomic, Shared, unprotected};
-    model(Layer::Canary, "load-store-crossbeam").bound(3).expect_outcomes(["null", "set"]).run(|| {
+    model(Layer::Lifetime, "load-store-crossbeam").expect_outcomes(["null", "set"]).run(|| {
         let x = Arc::new(Atomic::<u64>::null());
         let child = thread::spawn({
             let x = Arc::clone(&x);

@@ -17,9 +17,11 @@
 //!    the plain rule of dynamic partial order reduction: loads are independent of each other, so one place is too few.
 //! 2. `[Fences]` A `SeqCst` fence is an operation of its own, dependent on every other one, so the scheduler can run
 //!    another thread's between an access and the fence after it.
-//! 3. `[EveryOrder]` With `LOOM_EVERY_ORDER` set no reduction is done at all: each runnable thread is tried at each
+//! 3. `[TryLock]` Unlocking a mutex is an operation too, dependent on every `try_lock`, and a thread about to call
+//!    `try_lock` is not blocked by somebody else's lock; as released, no model ever sees `try_lock` fail that way.
+//! 4. `[EveryOrder]` With `LOOM_EVERY_ORDER` set no reduction is done at all: each runnable thread is tried at each
 //!    step. Too slow for models, but it is the reference that random small programs are compared with.
-//! 4. `[Room]` The stack of a modelled thread grows from 32 to 256 KiB; the shipping code is not written for 32.
+//! 5. `[Room]` The stack of a modelled thread grows from 32 to 256 KiB; the shipping code is not written for 32.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,11 +85,15 @@ const EDITS: &[Edit] = &[
         anchor: "    pub(super) fn last_dependent_access(&self, operation: Operation)",
         with: "    /// Every access that `operation` may race with.
     pub(super) fn dependent_accesses(&self, operation: Operation) -> impl Iterator<Item = &Access> + '_ {
-        let loads = match &self.entries[operation.obj.index] {
-            Entry::Atomic(entry) => entry.dependent_loads(operation.action.into()),
-            _ => &[],
+        let (last, loads): (_, &[Access]) = match &self.entries[operation.obj.index] {
+            Entry::Atomic(entry) => {
+                let action = operation.action.into();
+                ([entry.last_dependent_access(action), None], entry.dependent_loads(action))
+            }
+            Entry::Mutex(entry) => (entry.dependent_accesses(operation.action), &[]),
+            _ => ([self.last_dependent_access(operation), None], &[]),
         };
-        self.last_dependent_access(operation).into_iter().chain(loads)
+        IntoIterator::into_iter(last).flatten().chain(loads) // edition 2018
     }
 
     fn last_dependent_access(&self, operation: Operation)" },
@@ -140,8 +146,65 @@ impl FenceOrder {
             Entry::FenceOrder(entry) => entry.last_dependent_access()," },
     Edit { file: "src/rt/object.rs", times: 1,
         anchor: "            Entry::Mutex(entry) => entry.set_last_access(path_id, dpor_vv),",
-        with: "            Entry::Mutex(entry) => entry.set_last_access(path_id, dpor_vv),
+        with: "            Entry::Mutex(entry) => entry.set_last_access(operation.action, path_id, dpor_vv),
             Entry::FenceOrder(entry) => entry.set_last_access(path_id, dpor_vv)," },
+    // [TryLock]
+    Edit { file: "src/rt/object.rs", times: 1,
+        anchor: "    /// Generic action with no specialized dependencies on access.",
+        with: "    /// Attempt to lock a mutex
+    TryLock,
+
+    /// Release of a mutex
+    Unlock,
+
+    /// Generic action with no specialized dependencies on access." },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "    last_access: Option<Access>,",
+        with: "    last_access: Option<Access>,
+    last_try: Option<Access>,
+    last_unlock: Option<Access>," },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "                last_access: None,",
+        with: "                last_access: None,
+                last_try: None,
+                last_unlock: None," },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "        self.state.branch_opaque(location);",
+        with: "        self.state.branch_action(object::Action::TryLock, location);" },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "    pub(crate) fn release_lock(&self) {",
+        with: "    pub(crate) fn release_lock(&self) {
+        // No thread is active while a deadlock is being reported.
+        if super::execution(|execution| execution.threads.is_active()) {
+            self.state.branch_action(object::Action::Unlock, location!());
+        }" },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "                    if operation.object() == self.state.erase() {",
+        with: "                    let blocks = operation.action() != object::Action::TryLock;
+                    if blocks && operation.object() == self.state.erase() {" },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "    pub(crate) fn last_dependent_access(&self)",
+        with: "    /// A lock waits for the unlock before it, so these two are never both possible and need no race.
+    pub(super) fn dependent_accesses(&self, action: object::Action) -> [Option<&Access>; 2] {
+        match action {
+            object::Action::TryLock => [self.last_access.as_ref(), self.last_unlock.as_ref()],
+            object::Action::Unlock => [self.last_try.as_ref(), None],
+            _ => [self.last_access.as_ref(), None],
+        }
+    }
+
+    pub(crate) fn last_dependent_access(&self)" },
+    Edit { file: "src/rt/mutex.rs", times: 1,
+        anchor: "    pub(crate) fn set_last_access(&mut self, path_id: usize, version: &VersionVec) {",
+        with: "    pub(super) fn set_last_access(&mut self, action: object::Action, path_id: usize, version: &VersionVec) {
+        match action {
+            object::Action::TryLock => Access::set_or_create(&mut self.last_try, path_id, version),
+            object::Action::Unlock => {
+                Access::set_or_create(&mut self.last_unlock, path_id, version);
+                return;
+            }
+            _ => {}
+        }" },
     // [EveryOrder]
     Edit { file: "src/rt/execution.rs", times: 1,
         anchor: "                    Thread::Skip",
