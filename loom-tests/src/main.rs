@@ -2,8 +2,7 @@
 
 #[cfg(loom)]
 fn main() -> std::process::ExitCode {
-    use loom_tests::{harness, selftest};
-    harness::main(selftest::models(), selftest::plant)
+    loom_tests::harness::main(loom_tests::models(), loom_tests::plant)
 }
 
 #[cfg(not(loom))]

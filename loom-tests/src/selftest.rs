@@ -29,8 +29,6 @@ pub fn models() -> Vec<Model> {
         fence_after_store(),
         try_lock(),
         publish(),
-        #[cfg(crossbeam_loom)]
-        through_crossbeam(),
     ]
 }
 
@@ -153,27 +151,4 @@ fn publish() -> Model {
             writer.join().unwrap();
             seen
         })
-}
-
-/// The first canary through crossbeam's own atomic: its copy of loom must be the corrected one too.
-#[cfg(crossbeam_loom)]
-fn through_crossbeam() -> Model {
-    use crossbeam_epoch::{Atomic, Shared, unprotected};
-    model(Layer::Lifetime, "load-store-crossbeam").expect_outcomes(["null", "set"]).run(|| {
-        let x = Arc::new(Atomic::<u64>::null());
-        let child = thread::spawn({
-            let x = Arc::clone(&x);
-            move || {
-                // SAFETY: the pointers are null or a tag; nothing is freed.
-                let guard = unsafe { unprotected() };
-                let old = x.load(Relaxed, guard);
-                x.store(old.with_tag(1), Relaxed);
-            }
-        });
-        // SAFETY: as above.
-        let guard = unsafe { unprotected() };
-        let seen = x.load(Relaxed, guard) != Shared::null();
-        child.join().unwrap();
-        if seen { "set".to_owned() } else { "null".to_owned() }
-    })
 }

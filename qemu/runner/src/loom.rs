@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
     /// Number of random programs
-    #[arg(long, value_name = "COUNT", default_value_t = 60)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
     programs: usize,
 }
 
@@ -336,11 +336,9 @@ fn judge(switch: &Switch, end: &End, lowered: bool) -> Verdict {
         (Switch::None, end) => verdict(false, format!("FAILED: {}", end.describe())),
         (Switch::Bug(bug), End::Pass) => verdict(false, format!("NOT CAUGHT: {bug}")),
         (Switch::Bug(bug), End::Missing(_)) if lowered => verdict(false, format!("NOT CAUGHT: {bug}")),
-        (Switch::Bug(bug), end) => verdict(true, format!("caught {bug}: {}", end.describe())),
+        (Switch::Bug(_), end) => verdict(true, format!("caught: {}", end.describe())),
         (Switch::Harmless(switch), end) => match judge(&Switch::Bug(switch.clone()), end, lowered) {
-            Verdict { ok: false, .. } => {
-                verdict(true, format!("`{switch}` is no bug and was not caught, as it must be"))
-            }
+            Verdict { ok: false, .. } => verdict(true, "no bug, and not caught".into()),
             Verdict { text, .. } => verdict(false, format!("FAILED: a switch without effect was {text}")),
         },
     }
@@ -390,9 +388,9 @@ fn print_header() {
 fn print_row(job: &Job, run: &Run) -> bool {
     let below = |bound: Option<usize>| bound.unwrap_or(usize::MAX);
     let verdict = judge(&job.switch, &run.end, below(job.bound) < below(job.model.bound));
-    let name = match job.switch {
+    let name = match &job.switch {
         Switch::None => job.model.name.clone(),
-        Switch::Bug(_) | Switch::Harmless(_) => format!("  {} with a bug", job.model.name),
+        Switch::Bug(bug) | Switch::Harmless(bug) => format!("  + {bug}"),
     };
     println!(
         "{name:<32} {:<10} {:>5} {:>12} {:>8.2}  {:<28} {}",
