@@ -1,2 +1,106 @@
-//! Shared subtrees: peer groups, slave trees, propagation of mount and umount.
+//! Shared subtrees: who receives a mount or an umount, and what becomes of peer groups and masters.
+//!
+//! Each operation works in two steps under the locks of one [`WriteSet`](mnt_table::WriteSet): a **plan** that makes
+//! every check, every copy and every reservation, and a **commit** that cannot fail. A plan that meets a peer group or
+//! a namespace which is not locked says which ([`Retry`]); [`with_locks`] drops everything and starts again with them.
+//! A private operation finds all it needs under its own namespace's lock, at the first try.
+//!
+//! | module | Linux | what |
+//! |---|---|---|
+//! | [`graph`] | `fs/pnode.c` | joining and leaving rings and slave lists; changing a mount's type |
+//! | [`receivers`] | `propagation_next` | the order in which receivers are visited |
+//! | [`copy_tree`] | `copy_tree`, `clone_mnt` | copies of trees, for binds, for receivers and for namespaces |
+//! | [`attach`] | `attach_recursive_mnt`, `propagate_mnt` | mount, bind and move with their copies |
+//! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
+//! | [`pivot_root`] | `pivot_root` | exchange of the root |
+//!
+//! Sources: the kernel's "Shared Subtrees" text; mount_namespaces(7); pivot_root(2).
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod attach;
+pub mod copy_tree;
+pub mod graph;
+pub mod pivot_root;
+pub mod receivers;
+pub mod umount;
+
+use alloc::vec::Vec;
+
+use mnt_table::dentry::RegisterError;
+use mnt_table::list::NoMemory;
+use mnt_table::{Dentry, LockPlan, Missing, WriteSet};
+
+/// Why a change of the tree was refused; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// `EINVAL`: the mounts, or the place, do not allow this.
+    Invalid,
+    /// `ENOENT`: the place is gone.
+    NotFound,
+    /// `EBUSY`.
+    Busy,
+    /// `ELOOP`: a tree would be attached inside itself.
+    Loop,
+    /// `ENOTDIR`: a directory on a file, or the reverse.
+    NotDirectory,
+    /// `ENOSPC`: a namespace would get more mounts than it may have.
+    Limit,
+    /// `ENOMEM`.
+    NoMemory,
+}
+
+impl From<NoMemory> for Error {
+    fn from(NoMemory: NoMemory) -> Self {
+        Error::NoMemory
+    }
+}
+
+impl From<RegisterError> for Error {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Dying => Error::NotFound,
+            RegisterError::NoMemory => Error::NoMemory,
+        }
+    }
+}
+
+/// Why a plan ended.
+pub enum Retry<D: Dentry> {
+    /// These locks are needed too: start again.
+    With(Vec<Missing<D>>),
+    /// The operation failed.
+    Failed(Error),
+}
+
+impl<D: Dentry, E: Into<Error>> From<E> for Retry<D> {
+    fn from(error: E) -> Self {
+        Retry::Failed(error.into())
+    }
+}
+
+/// Takes the locks of `plan` and tries `change` under them, until it has all the locks that it needs.
+///
+/// Context: not pinned; no lock held; may block.
+///
+/// # Errors
+/// Those of `change`; `ENOMEM` also when the memory that waits for readers is at its limit.
+pub fn with_locks<D: Dentry, R>(
+    mut plan: LockPlan<D>,
+    mut change: impl FnMut(&mut WriteSet<D>) -> Result<R, Retry<D>>,
+) -> Result<R, Error> {
+    mnt_table::reclaim::reserve().map_err(|_| Error::NoMemory)?;
+    loop {
+        let mut locks = plan.lock();
+        match change(&mut locks) {
+            Ok(result) => return Ok(result),
+            Err(Retry::Failed(error)) => return Err(error),
+            Err(Retry::With(missing)) => {
+                drop(locks);
+                missing.into_iter().for_each(|missing| plan.add(missing));
+            }
+        }
+    }
+}

@@ -1,0 +1,634 @@
+//! Mounts, the edges that hang them in a tree, and references that outlive a pin.
+//!
+//! # Three lifetimes
+//! 1. *Visibility* ends when the edge is unlinked, at once.
+//! 2. *The superblock* is let go when the mount is dead ([`Mount::bury`]); the last one shuts it down, in the umount
+//!    call itself, or for a lazily detached mount when its last reference is put.
+//! 3. *Memory* goes through the reclaimer.
+//!
+//! # State
+//! `LIVE` in a tree; `CHECK` while a decision about it is running; `DETACHED` lazily, kept by references; `DEAD`.
+//! Changed under the namespace's lock while in a tree, under [`Mount::slow`] once detached.
+//!
+//! # References
+//! In a tree is a state and not a count; a [`MountRef`] counts ([`crate::count`]), and so does each user of an
+//! [`Anchor`].
+//! - **keep** (a pinned reader wants to stay): count a get; SeqCst fence; load the state; `CHECK` or `DEAD`: put it
+//!   back and fail.
+//! - **busy?** (umount, under the locks of all mounts that go): `CHECK` on all; SeqCst fence; sums; all within their
+//!   allowance: `DEAD`, else `LIVE` again and `EBUSY`.
+//! - *Winner of the race*: the umount, unless the get was counted. If the reader's fence is first, the sum has its
+//!   get; if the umounter's is first, the reader sees `CHECK`. Both can happen: then the umount says `EBUSY`, as it
+//!   does for any lookup in flight.
+//! - **put**: count it; SeqCst fence; load the state; `DETACHED`: look whether this was the last. The fence pairs with
+//!   the one in [`Mount::settle`], so a last put and a detach cannot miss each other.
+//!
+//! # Edges
+//! - `[Busy]`, `[Put]`: above and in [`crate::count`]. Models `ref_vs_busy`, `last_put_vs_detach`.
+//! - `[Pair]` A mount's parent and mountpoint are read as one pointer, its [`Edge`]: Release in the tree's changes,
+//!   Acquire in [`Mount::up`]. Model `dotdot_vs_move`.
+//! - `[Home]` `ns`: Release in attach, under a window of the old namespace; Acquire in [`Mount::domain`], read again
+//!   after the sequence was sampled. Model `anonymous_attach_vs_walk`.
+//! - `[Anchor]` An anchor's target: Release inside pivot's window; Acquire between a walk's sample and its check.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ptr::{self, NonNull};
+
+use bitflags::bitflags;
+
+use crate::count::Counter;
+use crate::dentry::{Dentry, SuperBlock};
+use crate::group::{Group, MasterLink};
+use crate::id::{Id, unique_after};
+use crate::list::{List, NoMemory, Slot};
+use crate::namespace::{MntNamespace, Mountpoint};
+use crate::platform::{CPUS_MAX, cpu};
+use crate::reclaim::{Guard, pin};
+use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
+use crate::table::{Entry, Links};
+
+bitflags! {
+    /// Per-mount flags that a user can set (mount(2), mount_setattr(2)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct MountFlags: u32 {
+        /// Writes through this mount fail with `EROFS`.
+        const READONLY = 1;
+        /// Set-id bits and file capabilities are ignored.
+        const NOSUID = 2;
+        /// Device nodes cannot be opened.
+        const NODEV = 4;
+        /// No execution, no executable mapping.
+        const NOEXEC = 8;
+        /// Access times stay.
+        const NOATIME = 0x10;
+        /// Access times of directories stay.
+        const NODIRATIME = 0x20;
+        /// Access times move when they are older than modification or a day.
+        const RELATIME = 0x40;
+        /// Symbolic links are not followed.
+        const NOSYMFOLLOW = 0x80;
+    }
+}
+
+/// State words; `CHECK` is a bit on top of `LIVE` or `DETACHED`.
+pub(crate) mod state {
+    pub(crate) const LIVE: u32 = 0;
+    pub(crate) const CHECK: u32 = 1;
+    pub(crate) const DETACHED: u32 = 2;
+    pub(crate) const DEAD: u32 = 4;
+    /// Made by a plan and never seen by anybody.
+    pub(crate) const NEW: u32 = 8;
+}
+
+/// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
+/// one.
+pub struct Edge<D: Dentry> {
+    links: Links<Edge<D>>,
+    parent: NonNull<Mount<D>>,
+    dentry: *const D,
+    child: NonNull<Mount<D>>,
+    mountpoint: Arc<Mountpoint<D>>,
+}
+
+// SAFETY: the pointers are to objects that are Send and Sync themselves; who may follow them is argued where it is
+// done.
+unsafe impl<D: Dentry> Send for Edge<D> {}
+// SAFETY: as above; an edge has no interior mutability besides its atomic links.
+unsafe impl<D: Dentry> Sync for Edge<D> {}
+
+impl<D: Dentry> Edge<D> {
+    pub(crate) fn new(
+        parent: &Arc<Mount<D>>,
+        mountpoint: &Arc<Mountpoint<D>>,
+        child: &Arc<Mount<D>>,
+    ) -> Self {
+        Edge {
+            links: Links::new(),
+            parent: NonNull::from(&**parent),
+            dentry: Arc::as_ptr(mountpoint.dentry()),
+            child: NonNull::from(&**child),
+            mountpoint: Arc::clone(mountpoint),
+        }
+    }
+
+    /// The mount that is attached.
+    pub(crate) fn child<'g>(&'g self, _guard: &'g Guard) -> &'g Mount<D> {
+        // SAFETY: while the edge is linked its child is in the tree; both are retired after it was unlinked, and an
+        // edge that a pin holds was linked during the pin, so the pin holds the child too [Reach].
+        unsafe { self.child.as_ref() }
+    }
+
+    /// The mount that it is attached to.
+    pub(crate) fn parent<'g>(&'g self, _guard: &'g Guard) -> &'g Mount<D> {
+        // SAFETY: as for `child`: a mount leaves a tree after the edges to its children.
+        unsafe { self.parent.as_ref() }
+    }
+
+    pub(crate) fn mountpoint(&self) -> &Arc<Mountpoint<D>> {
+        &self.mountpoint
+    }
+
+    #[inline]
+    pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
+        ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
+    }
+}
+
+/// The key's hash: multiply-shift of both addresses.
+#[inline]
+pub(crate) fn edge_hash<D: Dentry>(parent: *const Mount<D>, dentry: *const D) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    ((parent.addr() as u64).rotate_left(32) ^ dentry.addr() as u64).wrapping_mul(ODD)
+}
+
+impl<D: Dentry> Entry for Edge<D> {
+    fn hash(&self) -> u64 {
+        edge_hash(self.parent.as_ptr(), self.dentry)
+    }
+
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
+}
+
+/// What a mount's namespace lock guards; reached through [`WriteSet::tree`](crate::WriteSet::tree).
+pub(crate) struct TreeLinks<D: Dentry> {
+    pub(crate) parent: Option<Arc<Mount<D>>>,
+    pub(crate) mountpoint: Option<(Arc<Mountpoint<D>>, Slot)>,
+    pub(crate) children: List<Arc<Mount<D>>>,
+    pub(crate) in_parent: Option<Slot>,
+    pub(crate) in_order: Option<Slot>,
+    pub(crate) unbindable: bool,
+    pub(crate) locked: bool,
+}
+
+/// An instance of a subtree of a file system somewhere in a tree.
+pub struct Mount<D: Dentry> {
+    // Read by walks, written seldom.
+    pub(crate) ns: AtomicPtr<MntNamespace<D>>,
+    pub(crate) edge: AtomicPtr<Edge<D>>,
+    pub(crate) state: AtomicU32,
+    flags: AtomicU32,
+    root: Arc<D>,
+    // Constant.
+    unique_id: u64,
+    id: plain::Mutex<Option<Id>>,
+    number: u32,
+    source: Arc<[u8]>,
+    // Written by references; inline until it is shared.
+    refs: Counter,
+    /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
+    slow: Mutex<Vec<Arc<Anchor<D>>>>,
+    /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
+    propagation: Mutex<Propagation<D>>,
+    pub(crate) tree: UnsafeCell<TreeLinks<D>>,
+}
+
+// SAFETY: `tree` is reached only through a write set that holds the mount's namespace (`WriteSet::tree`), which hands
+// out `&` for `&WriteSet` and `&mut` for `&mut WriteSet`; all else is Send and Sync.
+unsafe impl<D: Dentry> Send for Mount<D> {}
+// SAFETY: as above.
+unsafe impl<D: Dentry> Sync for Mount<D> {}
+
+/// A mount's place in the propagation graph.
+pub struct Propagation<D: Dentry> {
+    /// The peer group of a shared mount, and its place in the ring.
+    pub peers: Option<(Arc<Group<D>>, Slot)>,
+    /// Whom a slave receives from.
+    pub master: Option<MasterLink<D>>,
+}
+
+impl<D: Dentry> Clone for Propagation<D> {
+    fn clone(&self) -> Self {
+        Propagation { peers: self.peers.clone(), master: self.master.clone() }
+    }
+}
+
+/// What a new mount is made of.
+pub struct MountSpec<D: Dentry> {
+    /// Its root: the superblock's root or any dentry below it.
+    pub root: Arc<D>,
+    /// Per-mount flags.
+    pub flags: MountFlags,
+    /// The device name that mountinfo shows.
+    pub source: Arc<[u8]>,
+}
+
+impl<D: Dentry> Mount<D> {
+    /// A mount that is nowhere yet. Dropped without being attached, it lets go of its superblock again.
+    pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
+        spec.root.super_block().active().add();
+        LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Mount {
+            ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
+            edge: AtomicPtr::new(ptr::null_mut()),
+            state: AtomicU32::new(state::NEW),
+            flags: AtomicU32::new(spec.flags.bits()),
+            root: spec.root,
+            unique_id: unique_after(after),
+            number: id.number(),
+            id: plain::Mutex::new(Some(id)),
+            source: spec.source,
+            refs: Counter::new(),
+            slow: Mutex::new(Vec::new()),
+            propagation: Mutex::new(Propagation { peers: None, master: None }),
+            tree: UnsafeCell::new(TreeLinks {
+                parent: None,
+                mountpoint: None,
+                children: List::new(),
+                in_parent: None,
+                in_order: None,
+                unbindable: false,
+                locked: false,
+            }),
+        })
+    }
+
+    /// The root dentry of this mount.
+    #[inline]
+    pub fn root(&self) -> &Arc<D> {
+        &self.root
+    }
+
+    /// The superblock.
+    pub fn super_block(&self) -> &Arc<D::SuperBlock> {
+        self.root.super_block()
+    }
+
+    /// The per-mount flags of this moment.
+    pub fn flags(&self) -> MountFlags {
+        // Relaxed: one word that stands for itself.
+        MountFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Sets the flags. Context: holds the namespace's lock.
+    pub(crate) fn set_flags(&self, flags: MountFlags) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// The id that is never used again, above 2^31.
+    pub fn unique_id(&self) -> u64 {
+        self.unique_id
+    }
+
+    /// The small id that mountinfo shows; used again after the mount is gone.
+    pub fn id(&self) -> u32 {
+        self.number
+    }
+
+    /// The place in the propagation graph of this moment: stable for whoever holds the locks that its writer needs.
+    pub fn propagation(&self) -> Propagation<D> {
+        self.propagation.lock().clone()
+    }
+
+    /// Joins or leaves a peer group. Context: holds the namespace's lock and the group's.
+    pub fn set_peers(&self, peers: Option<(Arc<Group<D>>, Slot)>) {
+        self.propagation.lock().peers = peers;
+    }
+
+    /// Changes whom it receives from. Context: holds the lock of the old and of the new master's group.
+    pub fn set_master(&self, master: Option<MasterLink<D>>) {
+        self.propagation.lock().master = master;
+    }
+
+    /// The device name.
+    pub fn source(&self) -> &Arc<[u8]> {
+        &self.source
+    }
+
+    /// The namespace that the mount is in; `None` for a detached one.
+    ///
+    /// Context: pinned. Ordering: `[Home]`; may be out of date when it returns.
+    #[inline]
+    pub(crate) fn domain<'g>(&self, _guard: &'g Guard) -> Option<&'g MntNamespace<D>> {
+        // Acquire [Home]: pairs with the Release in the tree's changes.
+        // SAFETY: a namespace is retired after its last mount left it [Reach].
+        unsafe { self.ns.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Whether it is in some namespace; a moment's answer unless that namespace is locked.
+    pub fn is_mounted(&self) -> bool {
+        // Acquire [Home]: as in `domain`.
+        !self.ns.load(Ordering::Acquire).is_null()
+    }
+
+    /// Where it is attached: parent and mountpoint, read together; `None` for the root of a tree.
+    ///
+    /// Context: pinned. Ordering: reads `[Pair]`; the caller validates its namespace's sequence.
+    #[inline]
+    pub(crate) fn up<'g>(&self, guard: &'g Guard) -> Option<(&'g Mount<D>, &'g Arc<D>)> {
+        // Acquire [Pair]: pairs with the Release in the tree's changes.
+        // SAFETY: the edge is retired after this pointer stopped naming it [Reach].
+        let edge = unsafe { self.edge.load(Ordering::Acquire).as_ref::<'g>() }?;
+        Some((edge.parent(guard), edge.mountpoint().dentry()))
+    }
+
+    /// Whether what a walk found in this mount may be believed: no decision about it is running, and it is not dead,
+    /// so its superblock was not being shut down.
+    #[inline]
+    pub(crate) fn is_sound(&self) -> bool {
+        // Acquire [Killed]: pairs with the Release of DEAD, which comes before the superblock's shutdown.
+        self.state.load(Ordering::Acquire) & (state::CHECK | state::DEAD) == 0
+    }
+
+    /// The owner's handle of a mount that a pinned reader sees. Not a reference in the sense of "busy".
+    pub fn to_arc(&self, _guard: &Guard) -> Arc<Self> {
+        // SAFETY: every mount lives in an `Arc` (`new`), and the count that stands for "in a tree or detached" is
+        // dropped through the reclaimer, so for a pinned reader it is not zero.
+        unsafe {
+            Arc::increment_strong_count(self);
+            Arc::from_raw(self)
+        }
+    }
+
+    /// A reference that outlives the pin.
+    ///
+    /// Context: pinned, and the caller found the mount during this pin; never blocks.
+    ///
+    /// # Errors
+    /// An umount is deciding or has decided. The caller unpins, calls [`Unkept::settle`] and walks again.
+    pub fn keep(&self, guard: &Guard) -> Result<MountRef<D>, Unkept<D>> {
+        self.refs.get();
+        if !planted("keep_without_fence") {
+            // [Busy]: pairs with the fence in `WriteSet::take_if_idle` and in `settle`.
+            fence(Ordering::SeqCst);
+        }
+        if self.is_sound() || planted("keep_without_state") {
+            return Ok(MountRef(NonNull::from(self)));
+        }
+        Err(Unkept(self.put(guard)))
+    }
+
+    /// Ends a reference; returns the mount if it is detached, to be settled after the pin.
+    #[must_use]
+    fn put(&self, guard: &Guard) -> Option<Arc<Self>> {
+        self.refs.put();
+        if !planted("put_without_fence") {
+            // [Put]: pairs with the fence in `settle`.
+            fence(Ordering::SeqCst);
+        }
+        self.is_detached().then(|| self.to_arc(guard))
+    }
+
+    fn is_detached(&self) -> bool {
+        // Acquire: DETACHED comes with everything that made it so.
+        self.state.load(Ordering::Acquire) & state::DETACHED != 0
+    }
+
+    /// References from outside, never underestimated. Context: after the fence of `[Busy]`.
+    pub(crate) fn users(&self) -> u32 {
+        let anchors = self.slow.lock();
+        self.users_with(&anchors)
+    }
+
+    fn users_with(&self, anchors: &[Arc<Anchor<D>>]) -> u32 {
+        anchors.iter().fold(self.refs.sum(), |sum, anchor| sum.wrapping_add(anchor.users.sum()))
+    }
+
+    /// Whether a detached mount has lost its last reference; then buries it. Called by whoever may have been the last.
+    ///
+    /// Context: no lock of this crate held; may shut the superblock down, so may block.
+    pub(crate) fn settle(&self) {
+        let anchors = self.slow.lock();
+        // Relaxed: written under `slow` since it was detached.
+        if self.state.load(Ordering::Relaxed) != state::DETACHED {
+            return;
+        }
+        self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
+        // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
+        fence(Ordering::SeqCst);
+        if self.users_with(&anchors) != 0 {
+            // Release: as before the check.
+            self.state.store(state::DETACHED, Ordering::Release);
+            return;
+        }
+        // Release [Killed].
+        self.state.store(state::DEAD, Ordering::Release);
+        drop(anchors);
+        // SAFETY: `detached_into_raw` left this count behind when the mount was detached, and the change from
+        // DETACHED to DEAD happens once.
+        let life = unsafe { Arc::from_raw(self) };
+        life.bury();
+        pin().retire_arc(life);
+    }
+
+    /// Lets go of the superblock and the small id; the last mount shuts the superblock down.
+    ///
+    /// Context: once, when the mount is DEAD or was never attached; no lock held; may block.
+    pub(crate) fn bury(&self) {
+        drop(self.id.lock().take());
+        let super_block = self.super_block();
+        if super_block.active().remove() {
+            super_block.shutdown();
+        }
+    }
+}
+
+/// Mounts whose memory is in use, on a line per CPU.
+#[repr(align(128))]
+struct Live {
+    made: plain::AtomicU64,
+    dropped: plain::AtomicU64,
+}
+
+static LIVE: [Live; CPUS_MAX] =
+    [const { Live { made: plain::AtomicU64::new(0), dropped: plain::AtomicU64::new(0) } }; CPUS_MAX];
+
+/// How many mounts there are, detached and retired ones included. Exact at rest.
+pub fn live_mounts() -> u64 {
+    // Relaxed: statistics.
+    let sum = |field: fn(&Live) -> &plain::AtomicU64| {
+        LIVE.iter().fold(0u64, |sum, cpu| sum.wrapping_add(field(cpu).load(Ordering::Relaxed)))
+    };
+    let dropped = sum(|cpu| &cpu.dropped);
+    sum(|cpu| &cpu.made).saturating_sub(dropped)
+}
+
+impl<D: Dentry> Drop for Mount<D> {
+    fn drop(&mut self) {
+        LIVE[cpu()].dropped.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: `&mut self`.
+        if self.state.load(Ordering::Relaxed) == state::NEW {
+            self.bury();
+        }
+    }
+}
+
+/// A reference to a mount that keeps it busy: of an open file, a path that outlives its walk.
+///
+/// Dropping it may be what ends a lazily detached mount, file system shutdown included: drop it where you may block,
+/// with no lock of this crate held.
+pub struct MountRef<D: Dentry>(NonNull<Mount<D>>);
+
+// SAFETY: a `MountRef` gives `&Mount`, and Mount is Sync; its count may be put from any thread.
+unsafe impl<D: Dentry> Send for MountRef<D> {}
+// SAFETY: as above.
+unsafe impl<D: Dentry> Sync for MountRef<D> {}
+
+impl<D: Dentry> core::ops::Deref for MountRef<D> {
+    type Target = Mount<D>;
+
+    fn deref(&self) -> &Mount<D> {
+        // SAFETY: a counted mount is not DEAD, so its owner's count is still there [Busy].
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<D: Dentry> MountRef<D> {
+    /// The owner's handle; see [`Mount::to_arc`].
+    pub fn to_arc(&self) -> Arc<Mount<D>> {
+        // SAFETY: as in `deref`; the owner's count is not zero while this reference counts.
+        unsafe {
+            Arc::increment_strong_count(self.0.as_ptr());
+            Arc::from_raw(self.0.as_ptr())
+        }
+    }
+
+    /// Takes over a count that somebody else forgot.
+    ///
+    /// # Safety
+    /// `mount` was kept, and that count was neither ended nor taken over since.
+    pub(crate) unsafe fn from_counted(mount: NonNull<Mount<D>>) -> Self {
+        MountRef(mount)
+    }
+}
+
+impl<D: Dentry> Clone for MountRef<D> {
+    fn clone(&self) -> Self {
+        self.refs.get();
+        MountRef(self.0)
+    }
+}
+
+impl<D: Dentry> Drop for MountRef<D> {
+    fn drop(&mut self) {
+        // The put may set the mount free for its end; the pin keeps it for the look at its state.
+        let guard = pin();
+        // SAFETY: alive until the put; from there on the pin, which is older, holds it.
+        let detached = unsafe { self.0.as_ref() }.put(&guard);
+        drop(guard);
+        Unkept(detached).settle();
+    }
+}
+
+/// What is left to do after a reference ended: a detached mount may have lost its last one.
+#[must_use = "a detached mount that nobody settles leaks"]
+pub struct Unkept<D: Dentry>(pub(crate) Option<Arc<Mount<D>>>);
+
+impl<D: Dentry> Unkept<D> {
+    /// Buries the mount if that was its last reference.
+    ///
+    /// Context: not pinned; no lock of this crate held; may shut a superblock down, so may block.
+    pub fn settle(self) {
+        if let Some(mount) = self.0 {
+            mount.settle();
+        }
+    }
+}
+
+/// Where processes stand that have a mount's root as root or working directory.
+///
+/// `pivot_root` moves all of them, in the whole system, from the old root to the new one: it changes the anchor's
+/// target, so it touches no process and looks for none. One walk sees root, working directory and tree change
+/// together, because the target changes inside the namespace's window.
+///
+/// An anchor belongs to the list of its target ([`Mount::slow`]); its users count as the target's.
+pub struct Anchor<D: Dentry> {
+    target: AtomicPtr<Mount<D>>,
+    users: Counter,
+}
+
+impl<D: Dentry> Anchor<D> {
+    /// A use of `mount`'s anchor, for a place on its root.
+    ///
+    /// Context: pinned; takes a leaf lock.
+    ///
+    /// # Errors
+    /// As [`Mount::keep`]; also without memory for a first anchor, which then is tried again.
+    pub(crate) fn keep(mount: &Mount<D>, guard: &Guard) -> Result<Arc<Anchor<D>>, Unkept<D>> {
+        let anchor = {
+            let mut anchors = mount.slow.lock();
+            let anchor = match anchors.first() {
+                Some(anchor) => Arc::clone(anchor),
+                None => {
+                    anchors.try_reserve(1).map_err(|_| Unkept(None))?;
+                    let target = AtomicPtr::new(ptr::from_ref(mount).cast_mut());
+                    let anchor = Arc::new(Anchor { target, users: Counter::new() });
+                    anchors.push(Arc::clone(&anchor));
+                    anchor
+                }
+            };
+            // Under the lock: an anchor whose sum is zero there has no user on the way.
+            anchor.users.get();
+            anchor
+        };
+        // [Busy]: as in `Mount::keep`.
+        fence(Ordering::SeqCst);
+        if anchor.target(guard).is_sound() {
+            return Ok(anchor);
+        }
+        Err(anchor.put(guard))
+    }
+
+    /// One user less; the caller settles after its pin.
+    pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
+        let before = self.target(guard);
+        self.users.put();
+        // [Put]: pairs with the fence in `settle`.
+        fence(Ordering::SeqCst);
+        // A pivot may have moved the anchor meanwhile. It holds neither of the two mounts detached when it does, so
+        // only the later target can need settling; the earlier one is looked at because a look costs nothing.
+        let now = self.target(guard);
+        Unkept([now, before].into_iter().find(|mount| mount.is_detached()).map(|mount| mount.to_arc(guard)))
+    }
+
+    /// The mount on whose root the users stand.
+    ///
+    /// Context: pinned, with a use or with a place that was current during the pin.
+    #[inline]
+    pub(crate) fn target<'g>(&self, _guard: &'g Guard) -> &'g Mount<D> {
+        // Acquire [Anchor]: pairs with the Release in `move_all`.
+        // SAFETY: never null; users keep the target from dying, and a target that died without users is retired
+        // after the last place that led here was replaced [Reach].
+        unsafe { &*self.target.load(Ordering::Acquire) }
+    }
+
+    /// Room for [`Anchor::move_all`].
+    ///
+    /// Context: holds the namespace's lock of both, so nothing moves; anchors can still be made, at most one.
+    pub(crate) fn reserve_move(old: &Mount<D>, new: &Mount<D>) -> Result<(), NoMemory> {
+        let count = old.slow.lock().len() + 1;
+        new.slow.lock().try_reserve(count).map_err(|_| NoMemory)
+    }
+
+    /// Everybody on `old`'s root stands on `new`'s from here on.
+    ///
+    /// Context: inside the window of the namespace of both; [`Anchor::reserve_move`] made room.
+    pub(crate) fn move_all(old: &Mount<D>, new: &Mount<D>) {
+        // Two locks of a kind: by address, as everybody who takes two.
+        let (mut first, mut second) = if ptr::from_ref(old) < ptr::from_ref(new) {
+            let first = old.slow.lock();
+            (first, new.slow.lock())
+        } else {
+            let second = new.slow.lock();
+            (old.slow.lock(), second)
+        };
+        // Anchors without users go, so that pivoting to and fro does not collect them. Users come only under this
+        // lock or from a user, so a sum of zero is final.
+        second.retain(|anchor| anchor.users.sum() != 0);
+        for anchor in first.drain(..) {
+            if anchor.users.sum() != 0 {
+                // Release [Anchor]: pairs with the Acquire in `target`.
+                anchor.target.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
+                second.push(anchor);
+            }
+        }
+    }
+}
+
+/// Turns the tree's count of a mount into the one that a detached mount holds on itself until it settles.
+pub(crate) fn detached_into_raw<D: Dentry>(life: Arc<Mount<D>>) {
+    let _counted_until_settled = Arc::into_raw(life);
+}

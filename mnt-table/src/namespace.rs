@@ -1,0 +1,237 @@
+//! Mount namespaces: a table, a sequence, a lock, and what the lock guards.
+//!
+//! Every mount in a tree belongs to exactly one namespace, ordinary or anonymous, and [`Mount`]'s `ns` names it. There
+//! is no global table, sequence or lock. A detached mount belongs to none: nothing is mounted on it and nothing will
+//! be.
+//!
+//! # What bumps the sequence
+//! A change of one edge is one pointer store, and no reader can confuse the moments before and after it. So mount, bind
+//! and attach of trees that were never visible (their inner edges are linked before their root edge), and the umount of
+//! a single mount with nothing on its root, bump nothing and disturb no walk, not even in their own namespace. Two or
+//! more changed edges that a walk could have met before or can meet after open a window ([`crate::seqlock`]): move,
+//! pivot_root, a mount that slides down, several copies or removals in one namespace by one operation, and the
+//! dissolving of a tree with more than one mount. Flags, propagation types and identifiers bump nothing: each is one
+//! word that a walk reads once.
+//!
+//! # Lock order
+//! Peer groups by stamp; then namespaces by id; then leaves: a dentry's list of mountpoints, a mount's
+//! [`slow`](Mount) lock, a mount's master link, id spaces.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering as CoreOrdering;
+
+use hashbrown::HashMap;
+
+use crate::dentry::Dentry;
+use crate::id::{IdPool, IdSpace};
+use crate::list::{List, NoMemory};
+use crate::mount::{Edge, Mount, edge_hash};
+use crate::reclaim::{Guard, pin};
+use crate::seqlock::Sequence;
+use crate::sync::{Ordering, RawLock, plain::AtomicU64, plain::AtomicUsize};
+use crate::table::{Table, Writer};
+
+/// A namespace's id: larger means younger; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceId(pub u64);
+
+/// What a namespace is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Of processes.
+    Ordinary,
+    /// Holds one detached tree (fsmount, open_tree).
+    Anonymous,
+}
+
+/// A mount namespace.
+#[repr(C)]
+pub struct MntNamespace<D: Dentry> {
+    // Read by walks.
+    pub(crate) seq: Sequence,
+    pub(crate) table: Table<Edge<D>>,
+    id: NamespaceId,
+    kind: Kind,
+    // Written by changes.
+    pub(crate) lock: WriterLine<D>,
+}
+
+/// What changes write, away from the line that walks read.
+#[repr(align(128))]
+pub(crate) struct WriterLine<D: Dentry> {
+    pub(crate) lock: RawLock,
+    /// The token of the write set that holds `lock`, or 0.
+    pub(crate) holder: AtomicUsize,
+    /// Counts every change that a listing shows.
+    generation: AtomicU64,
+    /// Tasks, and whatever else keeps the namespace from dying.
+    users: AtomicUsize,
+    pub(crate) mount_ids: Arc<IdSpace>,
+    pub(crate) group_ids: Arc<IdSpace>,
+    pub(crate) state: UnsafeCell<NsState<D>>,
+}
+
+// SAFETY: `state` is reached only through a write set that holds `lock` (`WriteSet::namespace`); all else is Send and
+// Sync.
+unsafe impl<D: Dentry> Send for MntNamespace<D> {}
+// SAFETY: as above.
+unsafe impl<D: Dentry> Sync for MntNamespace<D> {}
+
+/// What a namespace's lock guards.
+pub(crate) struct NsState<D: Dentry> {
+    pub(crate) edges: Writer<Edge<D>>,
+    pub(crate) root: Option<Arc<Mount<D>>>,
+    /// All mounts, by unique id. This is the count that stands for "in a tree".
+    pub(crate) order: List<Arc<Mount<D>>>,
+    /// By the dentry's address.
+    pub(crate) mountpoints: HashMap<usize, Arc<Mountpoint<D>>>,
+    /// Mountpoints that may have become unused in this operation.
+    pub(crate) touched: Vec<Arc<Mountpoint<D>>>,
+    pub(crate) window: bool,
+    /// The last unique id given out for this namespace.
+    pub(crate) last_id: u64,
+    /// The namespace is gone; nothing may be attached any more.
+    pub(crate) dissolved: bool,
+}
+
+/// A dentry that this namespace mounts on.
+pub struct Mountpoint<D: Dentry> {
+    ns: Weak<MntNamespace<D>>,
+    dentry: Arc<D>,
+    /// Under the namespace's lock.
+    pub(crate) mounts: UnsafeCell<List<Arc<Mount<D>>>>,
+}
+
+// SAFETY: `mounts` is reached only through a write set that holds the namespace (`WriteSet::mounts_on`).
+unsafe impl<D: Dentry> Send for Mountpoint<D> {}
+// SAFETY: as above.
+unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
+
+impl<D: Dentry> Mountpoint<D> {
+    pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Arc<Self> {
+        Arc::new(Mountpoint { ns: Arc::downgrade(ns), dentry, mounts: UnsafeCell::new(List::new()) })
+    }
+
+    /// The dentry.
+    pub fn dentry(&self) -> &Arc<D> {
+        &self.dentry
+    }
+
+    /// The namespace that mounts here, unless it is gone.
+    pub fn namespace(&self) -> Option<Arc<MntNamespace<D>>> {
+        self.ns.upgrade()
+    }
+}
+
+static MOUNT_IDS: IdPool = IdPool::new();
+static GROUP_IDS: IdPool = IdPool::new();
+static NAMESPACES: AtomicU64 = AtomicU64::new(1);
+
+impl<D: Dentry> MntNamespace<D> {
+    /// A namespace without mounts. It lives until [`WriteSet::dissolve`](crate::WriteSet::dissolve), whoever holds
+    /// the `Arc`.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(kind: Kind) -> Result<Arc<Self>, NoMemory> {
+        let (table, edges) = Table::new().ok_or(NoMemory)?;
+        let ns = Arc::new(MntNamespace {
+            seq: Sequence::new(),
+            table,
+            // Relaxed: a number. The one counter of the machine, written once per namespace.
+            id: NamespaceId(NAMESPACES.fetch_add(1, CoreOrdering::Relaxed)),
+            kind,
+            lock: WriterLine {
+                lock: RawLock::new(),
+                holder: AtomicUsize::new(0),
+                generation: AtomicU64::new(0),
+                users: AtomicUsize::new(0),
+                mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
+                group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                state: UnsafeCell::new(NsState {
+                    edges,
+                    root: None,
+                    order: List::new(),
+                    mountpoints: HashMap::new(),
+                    touched: Vec::new(),
+                    window: false,
+                    last_id: 0,
+                    dissolved: false,
+                }),
+            },
+        });
+        // The count of being alive, which `dissolve` gives to the reclaimer: a pinned walk that reads `Mount::ns` relies
+        // on it.
+        let _until_dissolved = Arc::into_raw(Arc::clone(&ns));
+        Ok(ns)
+    }
+
+    /// The id.
+    pub fn id(&self) -> NamespaceId {
+        self.id
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A number that grows with every change that a listing of the namespace shows.
+    pub fn generation(&self) -> u64 {
+        // Acquire: with the generation comes what it counts.
+        self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// One more task, file or bind keeps the namespace from dying.
+    pub fn get_user(&self) {
+        // Relaxed: the caller has a user, or made the namespace.
+        self.lock.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One user less. Whoever gets `true` was the last, and dissolves the namespace.
+    #[must_use]
+    pub fn put_user(&self) -> bool {
+        // AcqRel: what the other users did comes before the end.
+        self.lock.users.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub(crate) fn bump_generation(&self) {
+        // Release: see `generation`. Read-modify-write: a master's change shows in its slaves' namespaces, unlocked.
+        self.lock.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The mount attached on `dentry` in `parent`, if any. At most one: a stack is climbed root by root.
+    ///
+    /// Context: pinned; no lock; never allocates or blocks. The caller validates the sequence, for a hit and for a
+    /// miss.
+    #[inline]
+    pub fn lookup_mnt<'g>(&self, parent: &Mount<D>, dentry: &D, guard: &'g Guard) -> Option<&'g Mount<D>> {
+        let edge = self.table.find(edge_hash(parent, dentry), |edge| edge.is_at(parent, dentry), guard)?;
+        Some(edge.child(guard))
+    }
+
+    /// The owner's handle, for a pinned walk that found the namespace through a mount.
+    pub(crate) fn to_arc(&self, _guard: &Guard) -> Arc<Self> {
+        // SAFETY: every namespace lives in an `Arc` (`new`), and the count of being alive is dropped through the
+        // reclaimer, so for a pinned reader it is not zero.
+        unsafe {
+            Arc::increment_strong_count(self);
+            Arc::from_raw(self)
+        }
+    }
+
+    /// Whether the write set with `token` holds this namespace's lock.
+    #[inline]
+    pub(crate) fn held_by(&self, token: usize) -> bool {
+        // Relaxed: only the holder can find its own token here.
+        token != 0 && self.lock.holder.load(Ordering::Relaxed) == token
+    }
+}
+
+/// The namespace that a mount is in, if any, as a handle to lock it by. Stale as soon as it is returned.
+pub fn namespace_of<D: Dentry>(mount: &Mount<D>) -> Option<Arc<MntNamespace<D>>> {
+    let guard = pin();
+    mount.domain(&guard).map(|ns| ns.to_arc(&guard))
+}

@@ -1,0 +1,213 @@
+//! Places in the tree that outlive a pin: a path that was kept, and a task's root and working directory.
+//!
+//! A [`PathRef`] holds a mount by its count. A task's root and working directory ([`FsStruct`]) are [`Place`]s: read by
+//! lock-free walks, replaced by chdir and chroot. A place on a mount's own root goes through the mount's
+//! [`Anchor`](crate::mount::Anchor), so that pivot_root moves it; any other holds its mount.
+//!
+//! A place's *count* ends when it is replaced, at once, so that an umount right after a chdir succeeds; its *memory*
+//! goes through the cell, since walks that began before may still read it.
+
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+
+use crate::arc_cell::ArcCell;
+use crate::dentry::Dentry;
+use crate::mount::{Anchor, Mount, MountRef, Unkept};
+use crate::reclaim::{Guard, pin};
+
+/// A mount and a dentry in it, kept.
+pub struct PathRef<D: Dentry> {
+    /// The mount, which the reference makes busy.
+    pub mount: MountRef<D>,
+    /// The dentry.
+    pub dentry: Arc<D>,
+}
+
+impl<D: Dentry> Clone for PathRef<D> {
+    fn clone(&self) -> Self {
+        PathRef { mount: self.mount.clone(), dentry: Arc::clone(&self.dentry) }
+    }
+}
+
+/// A root or working directory; see the module's header. Counted by whoever holds it in a cell.
+pub struct Place<D: Dentry> {
+    at: At<D>,
+    dentry: Arc<D>,
+}
+
+enum At<D: Dentry> {
+    Mount(NonNull<Mount<D>>),
+    Root(Arc<Anchor<D>>),
+}
+
+// SAFETY: gives `&Mount`, which is Sync, under the rules of `resolve`.
+unsafe impl<D: Dentry> Send for Place<D> {}
+// SAFETY: as above.
+unsafe impl<D: Dentry> Sync for Place<D> {}
+
+impl<D: Dentry> Place<D> {
+    /// Counts a place at `dentry` in `mount`. Context: pinned; may take a leaf lock.
+    fn take(mount: &Mount<D>, dentry: &Arc<D>, guard: &Guard) -> Result<Self, Unkept<D>> {
+        let at = if Arc::ptr_eq(mount.root(), dentry) {
+            At::Root(Anchor::keep(mount, guard)?)
+        } else {
+            let kept = mount.keep(guard)?;
+            let at = NonNull::from(&*kept);
+            core::mem::forget(kept); // `release` ends it
+            At::Mount(at)
+        };
+        Ok(Place { at, dentry: Arc::clone(dentry) })
+    }
+
+    /// Where it is now. Context: pinned, and the place was in its cell at some moment of the pin.
+    #[inline]
+    pub(crate) fn resolve<'g>(&'g self, guard: &'g Guard) -> (&'g Mount<D>, &'g Arc<D>) {
+        match &self.at {
+            // SAFETY: counted while it is in a cell, and it was during this pin; retired after that [Reach].
+            At::Mount(mount) => (unsafe { mount.as_ref() }, &self.dentry),
+            At::Root(anchor) => {
+                let mount = anchor.target(guard);
+                (mount, mount.root())
+            }
+        }
+    }
+
+    /// Ends its count. Once, after it left its cell.
+    fn release(&self) {
+        let unkept = match &self.at {
+            At::Mount(mount) => {
+                // SAFETY: counted until here.
+                drop(unsafe { MountRef::from_counted(*mount) });
+                return;
+            }
+            At::Root(anchor) => anchor.put(&pin()),
+        };
+        unkept.settle();
+    }
+}
+
+/// A task's root and working directory. Tasks may share one; readers are lock-free.
+pub struct FsStruct<D: Dentry> {
+    root: ArcCell<Place<D>>,
+    cwd: ArcCell<Place<D>>,
+}
+
+/// A place could not be counted because its mount was on its way out; the caller walks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+impl<D: Dentry> FsStruct<D> {
+    /// Root and working directory at `path`.
+    ///
+    /// # Errors
+    /// [`Stale`]: only if an umount fails at this moment.
+    pub fn new(path: &PathRef<D>) -> Result<Self, Stale> {
+        let root = Self::take(&path.mount, &path.dentry)?;
+        match Self::take(&path.mount, &path.dentry) {
+            Ok(cwd) => Ok(FsStruct { root: ArcCell::new(root), cwd: ArcCell::new(cwd) }),
+            Err(stale) => {
+                root.release();
+                Err(stale)
+            }
+        }
+    }
+
+    /// A copy for a new task.
+    pub fn fork(&self) -> Self {
+        let copy = |cell: &ArcCell<Place<D>>| loop {
+            let guard = pin();
+            let place = cell.load(&guard);
+            let (mount, dentry) = place.resolve(&guard);
+            match Place::take(mount, dentry, &guard) {
+                Ok(copy) => return ArcCell::new(Arc::new(copy)),
+                Err(unkept) => {
+                    drop(place);
+                    drop(guard);
+                    unkept.settle();
+                }
+            }
+        };
+        FsStruct { root: copy(&self.root), cwd: copy(&self.cwd) }
+    }
+
+    /// Makes `path` the root (chroot).
+    ///
+    /// # Errors
+    /// [`Stale`]: only if an umount fails at this moment.
+    pub fn set_root(&self, path: &PathRef<D>) -> Result<(), Stale> {
+        Self::set(&self.root, path)
+    }
+
+    /// Makes `path` the working directory (chdir).
+    ///
+    /// # Errors
+    /// [`Stale`]: only if an umount fails at this moment.
+    pub fn set_cwd(&self, path: &PathRef<D>) -> Result<(), Stale> {
+        Self::set(&self.cwd, path)
+    }
+
+    /// The root and its holder's handle of the mount. Stale as soon as it is returned.
+    pub fn root(&self) -> (Arc<Mount<D>>, Arc<D>) {
+        Self::get(&self.root)
+    }
+
+    /// The working directory; see [`FsStruct::root`].
+    pub fn cwd(&self) -> (Arc<Mount<D>>, Arc<D>) {
+        Self::get(&self.cwd)
+    }
+
+    pub(crate) fn root_cell(&self) -> &ArcCell<Place<D>> {
+        &self.root
+    }
+
+    pub(crate) fn cwd_cell(&self) -> &ArcCell<Place<D>> {
+        &self.cwd
+    }
+
+    fn take(mount: &Mount<D>, dentry: &Arc<D>) -> Result<Arc<Place<D>>, Stale> {
+        let guard = pin();
+        match Place::take(mount, dentry, &guard) {
+            Ok(place) => Ok(Arc::new(place)),
+            Err(unkept) => {
+                drop(guard);
+                unkept.settle();
+                Err(Stale)
+            }
+        }
+    }
+
+    fn set(cell: &ArcCell<Place<D>>, path: &PathRef<D>) -> Result<(), Stale> {
+        let place = Self::take(&path.mount, &path.dentry)?;
+        let old = cell.swap(place, &pin());
+        old.release();
+        Ok(())
+    }
+
+    fn get(cell: &ArcCell<Place<D>>) -> (Arc<Mount<D>>, Arc<D>) {
+        let guard = pin();
+        let place = cell.load(&guard);
+        let (mount, dentry) = place.resolve(&guard);
+        (mount.to_arc(&guard), Arc::clone(dentry))
+    }
+}
+
+impl<D: Dentry> Drop for FsStruct<D> {
+    fn drop(&mut self) {
+        for cell in [&self.root, &self.cwd] {
+            let guard = pin();
+            let place = cell.load(&guard);
+            // The place is counted once more by nobody: the cell is going.
+            let end = match &place.at {
+                At::Mount(mount) => Err(*mount),
+                At::Root(anchor) => Ok(anchor.put(&guard)),
+            };
+            drop(place);
+            drop(guard);
+            match end {
+                Ok(unkept) => unkept.settle(),
+                // SAFETY: counted until here.
+                Err(mount) => drop(unsafe { MountRef::from_counted(mount) }),
+            }
+        }
+    }
+}

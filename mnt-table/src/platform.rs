@@ -1,0 +1,182 @@
+//! What this crate asks of the machine: which CPU is this, stay on it, pin an epoch, wait a little.
+//!
+//! On hosts threads stand for CPUs and the answers are built in. A kernel gives five functions once, through
+//! [`platform!`](crate::platform!), in the manner of the `critical-section` crate: they are found when the kernel
+//! is linked, so a pin costs no indirect call.
+
+/// The most CPUs that per-CPU counters tell apart. A machine with more shares slots, which costs time only.
+pub const CPUS_MAX: usize = 64;
+
+/// What a kernel provides; see [`platform!`](crate::platform!).
+///
+/// # Safety
+/// - `preempt_off` and `preempt_on` nest; between them the thread stays on its CPU and runs without a break by others.
+/// - `pin` is called with preemption off, and returns a guard of the machine's one collector, pinned through a handle
+///   that only this CPU uses; the guard is dropped before preemption is on again.
+/// - No interrupt handler calls anything of this crate.
+/// - All guards come from one collector.
+pub unsafe trait Platform {
+    /// The index of the CPU that runs this; may be out of date as soon as it is returned.
+    fn cpu() -> usize;
+    /// From here on this thread is not preempted.
+    fn preempt_off();
+    /// Ends one `preempt_off`; a reschedule that became due meanwhile happens now.
+    fn preempt_on();
+    /// Pins this CPU's epoch handle. Pins nest.
+    fn pin() -> crossbeam_epoch::Guard;
+    /// Called while waiting for another CPU, with the number of calls so far in this wait.
+    fn relax(spins: u32);
+}
+
+/// Makes a type that implements [`Platform`] the one of this kernel. Use it once.
+#[macro_export]
+macro_rules! platform {
+    ($type:ty) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_cpu() -> usize {
+                <$type as $crate::platform::Platform>::cpu()
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_pin() -> $crate::platform::EpochGuard {
+                <$type as $crate::platform::Platform>::pin()
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_preempt_off() {
+                <$type as $crate::platform::Platform>::preempt_off()
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_preempt_on() {
+                <$type as $crate::platform::Platform>::preempt_on()
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_relax(spins: u32) {
+                <$type as $crate::platform::Platform>::relax(spins)
+            }
+        };
+    };
+}
+
+pub use crossbeam_epoch::Guard as EpochGuard;
+
+pub(crate) use body::{cpu, relax};
+#[cfg(any(not(loom), crossbeam_loom))]
+pub(crate) use body::{pin, preempt_off, preempt_on};
+
+#[cfg(all(not(feature = "std"), not(loom)))]
+mod body {
+    use super::{CPUS_MAX, EpochGuard};
+
+    unsafe extern "Rust" {
+        fn _mnt_table_cpu() -> usize;
+        fn _mnt_table_pin() -> EpochGuard;
+        fn _mnt_table_preempt_off();
+        fn _mnt_table_preempt_on();
+        fn _mnt_table_relax(spins: u32);
+    }
+
+    #[inline]
+    pub(crate) fn cpu() -> usize {
+        // SAFETY: defined by `platform!` with this signature.
+        unsafe { _mnt_table_cpu() % CPUS_MAX }
+    }
+
+    #[inline]
+    pub(crate) fn pin() -> EpochGuard {
+        // SAFETY: as above.
+        unsafe { _mnt_table_pin() }
+    }
+
+    #[inline]
+    pub(crate) fn preempt_off() {
+        // SAFETY: as above.
+        unsafe { _mnt_table_preempt_off() }
+    }
+
+    #[inline]
+    pub(crate) fn preempt_on() {
+        // SAFETY: as above.
+        unsafe { _mnt_table_preempt_on() }
+    }
+
+    #[inline]
+    pub(crate) fn relax(spins: u32) {
+        // SAFETY: as above.
+        unsafe { _mnt_table_relax(spins) }
+    }
+}
+
+#[cfg(all(feature = "std", not(loom)))]
+mod body {
+    use super::{CPUS_MAX, EpochGuard};
+    use crate::sync::{Ordering, plain::AtomicUsize};
+
+    /// A small number per thread, handed out in turn.
+    #[inline]
+    pub(crate) fn cpu() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        std::thread_local! {
+            // Relaxed: a number, nothing else.
+            static THIS: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CPUS_MAX;
+        }
+        // A thread that is being torn down has lost its number; any slot is right.
+        THIS.try_with(|this| *this).unwrap_or(0)
+    }
+
+    #[inline]
+    pub(crate) fn pin() -> EpochGuard {
+        crossbeam_epoch::pin()
+    }
+
+    #[inline]
+    pub(crate) fn preempt_off() {}
+
+    #[inline]
+    pub(crate) fn preempt_on() {}
+
+    #[inline]
+    pub(crate) fn relax(spins: u32) {
+        if spins < 64 {
+            core::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[cfg(loom)]
+mod body {
+    /// Models run few threads; each says which CPU it stands for.
+    pub(crate) fn cpu() -> usize {
+        CPU.with(|cpu| cpu.get())
+    }
+
+    loom::thread_local! {
+        static CPU: core::cell::Cell<usize> = core::cell::Cell::new(0);
+    }
+
+    pub(crate) fn set_cpu(index: usize) {
+        CPU.with(|cpu| cpu.set(index));
+    }
+
+    #[cfg(crossbeam_loom)]
+    pub(crate) fn pin() -> super::EpochGuard {
+        crossbeam_epoch::pin()
+    }
+
+    #[cfg(crossbeam_loom)]
+    pub(crate) fn preempt_off() {}
+
+    #[cfg(crossbeam_loom)]
+    pub(crate) fn preempt_on() {}
+
+    pub(crate) fn relax(_spins: u32) {
+        loom::thread::yield_now();
+    }
+}
+
+/// Says which CPU this thread of a model stands for, from here on.
+#[cfg(loom)]
+pub fn set_cpu(index: usize) {
+    body::set_cpu(index);
+}

@@ -1,0 +1,482 @@
+//! Changes of a namespace's tree: prepare everything that can fail, then commit what cannot.
+//!
+//! A [`Joint`] is an edge that is ready to be linked: memory, mountpoint and list space are there. The commits take
+//! joints, are called pinned, and neither allocate nor fail. Which of them need a window is said at each; the caller
+//! opens it ([`WriteSet::begin`]) when the operation as a whole changes more than one edge that a walk can meet.
+//!
+//! In every commit the child's own edge pointer changes before the old edge is retired, because a walk reads it to go
+//! up; and before the new edge is linked, because a walk that comes down by the new edge may go up at once.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::{self, NonNull};
+
+use crate::dentry::{Dentry, RegisterError};
+use crate::group::Group;
+use crate::list::{List, NoMemory, Slot};
+use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
+use crate::namespace::{MntNamespace, Mountpoint};
+use crate::reclaim::{Guard, pin};
+use crate::sync::{Ordering, order, planted};
+use crate::table::Unlinked;
+use crate::write_set::WriteSet;
+
+/// An edge that is ready to be linked.
+pub struct Joint<D: Dentry> {
+    edge: Unlinked<Edge<D>>,
+    parent: Arc<Mount<D>>,
+    mountpoint: Arc<Mountpoint<D>>,
+}
+
+impl<D: Dentry> Joint<D> {
+    /// The mount that the child will be attached to.
+    pub fn parent(&self) -> &Arc<Mount<D>> {
+        &self.parent
+    }
+}
+
+/// How a mount leaves its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It was condemned ([`WriteSet::condemn_if_idle`]): its superblock goes now.
+    Dead,
+    /// Lazily: it lives until its last reference is put.
+    Detached,
+}
+
+/// Reading a tree.
+impl<D: Dentry> WriteSet<D> {
+    /// The root mount of `ns`.
+    pub fn root(&self, ns: &MntNamespace<D>) -> Option<&Arc<Mount<D>>> {
+        self.namespace(ns).root.as_ref()
+    }
+
+    /// The number of mounts in `ns`.
+    pub fn mounts_len(&self, ns: &MntNamespace<D>) -> usize {
+        self.namespace(ns).order.len()
+    }
+
+    /// The mounts of `ns` by unique id, which is the order of their creation.
+    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
+        self.namespace(ns).order.iter().map(|(_, mount)| mount)
+    }
+
+    /// The parent of `mount`; `None` for the root of a tree.
+    pub fn parent(&self, mount: &Mount<D>) -> Option<&Arc<Mount<D>>> {
+        self.tree(mount).parent.as_ref()
+    }
+
+    /// The dentry that `mount` is attached on; `None` for the root of a tree.
+    pub fn mountpoint(&self, mount: &Mount<D>) -> Option<&Arc<D>> {
+        self.tree(mount).mountpoint.as_ref().map(|(mountpoint, _)| mountpoint.dentry())
+    }
+
+    /// The mounts attached to `mount`, in the order in which they came.
+    pub fn children(&self, mount: &Mount<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
+        self.tree(mount).children.iter().map(|(_, child)| child)
+    }
+
+    /// Whether nothing is attached to `mount`.
+    pub fn is_leaf(&self, mount: &Mount<D>) -> bool {
+        self.tree(mount).children.is_empty()
+    }
+
+    /// Whether `mount` cannot be bound.
+    pub fn is_unbindable(&self, mount: &Mount<D>) -> bool {
+        self.tree(mount).unbindable
+    }
+
+    /// Sets whether `mount` can be bound.
+    pub fn set_unbindable(&mut self, mount: &Mount<D>, unbindable: bool) {
+        self.tree_mut(mount).unbindable = unbindable;
+    }
+
+    /// Sets `mount`'s flags.
+    pub fn set_flags(&mut self, mount: &Mount<D>, flags: MountFlags) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        mount.set_flags(flags);
+        ns.bump_generation();
+    }
+
+    /// Whether a user may not separate `mount` from its parent.
+    pub fn is_locked(&self, mount: &Mount<D>) -> bool {
+        self.tree(mount).locked
+    }
+
+    /// Sets whether a user may separate `mount` from its parent.
+    pub fn set_locked(&mut self, mount: &Mount<D>, locked: bool) {
+        self.tree_mut(mount).locked = locked;
+    }
+
+    /// The mount attached on `dentry` in `parent`.
+    pub fn child_at(&self, parent: &Mount<D>, dentry: &D) -> Option<Arc<Mount<D>>> {
+        let guard = pin();
+        let ns = self.namespace_of(parent)?;
+        ns.lookup_mnt(parent, dentry, &guard).map(|mount| mount.to_arc(&guard))
+    }
+
+    /// The mount on `mount`'s root.
+    pub fn overmount(&self, mount: &Mount<D>) -> Option<Arc<Mount<D>>> {
+        self.child_at(mount, mount.root())
+    }
+
+    /// The end of the stack that begins with `mount`.
+    pub fn topmost(&self, mount: &Arc<Mount<D>>) -> Arc<Mount<D>> {
+        core::iter::successors(Some(Arc::clone(mount)), |mount| self.overmount(mount))
+            .last()
+            .expect("it begins with one")
+    }
+
+    /// `mount` and everything below it, parents first, children in their order. Without recursion.
+    pub fn subtree(&self, mount: &Arc<Mount<D>>) -> Vec<Arc<Mount<D>>> {
+        let mut found = Vec::new();
+        let mut waiting = alloc::vec![Arc::clone(mount)];
+        while let Some(mount) = waiting.pop() {
+            let before = waiting.len();
+            waiting.extend(self.children(&mount).cloned());
+            waiting[before..].reverse();
+            found.push(mount);
+        }
+        found
+    }
+
+    /// Whether `mount` is `above` or below it.
+    pub fn is_below(&self, mount: &Arc<Mount<D>>, above: &Arc<Mount<D>>) -> bool {
+        let mut up = Some(mount);
+        core::iter::from_fn(|| {
+            let here = up?;
+            up = self.parent(here);
+            Some(here)
+        })
+        .any(|here| Arc::ptr_eq(here, above))
+    }
+
+    /// The mounts of `ns` that are attached on `dentry`.
+    pub fn mounts_on(&self, ns: &MntNamespace<D>, dentry: &Arc<D>) -> Vec<Arc<Mount<D>>> {
+        match self.namespace(ns).mountpoints.get(&Arc::as_ptr(dentry).addr()) {
+            Some(mountpoint) => self.list_on(mountpoint).iter().map(|(_, mount)| Arc::clone(mount)).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
+        // SAFETY: only called for mountpoints found in a namespace or a mount of this set; `&self` excludes
+        // `list_on_mut`.
+        unsafe { &*mountpoint.mounts.get() }
+    }
+
+    fn list_on_mut(&mut self, mountpoint: &Mountpoint<D>) -> &mut List<Arc<Mount<D>>> {
+        // SAFETY: as in `list_on`; `&mut self` excludes every other borrow through this set.
+        unsafe { &mut *mountpoint.mounts.get() }
+    }
+}
+
+/// Preparing.
+impl<D: Dentry> WriteSet<D> {
+    /// A mount that will be in `ns`, attached nowhere yet.
+    ///
+    /// # Errors
+    /// `ENOMEM`; also when ids run out.
+    pub fn new_mount(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        spec: MountSpec<D>,
+    ) -> Result<Arc<Mount<D>>, NoMemory> {
+        let id = ns.lock.mount_ids.take().ok_or(NoMemory)?;
+        let state = self.namespace_mut(ns);
+        state.order.reserve(1)?;
+        let mount = Mount::new(spec, ns, id, state.last_id);
+        state.last_id = mount.unique_id();
+        Ok(mount)
+    }
+
+    /// A peer group without members, with the lowest free id of `ns`; younger than `master`.
+    ///
+    /// # Errors
+    /// `ENOMEM`; also when ids run out.
+    pub fn new_group(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        master: Option<&Group<D>>,
+    ) -> Result<Arc<Group<D>>, NoMemory> {
+        debug_assert!(self.holds(ns));
+        Ok(Group::new(ns.lock.group_ids.take().ok_or(NoMemory)?, master))
+    }
+
+    /// Locks `group`, which the caller just made and nobody else knows.
+    pub fn add_new_group(&mut self, group: &Arc<Group<D>>) {
+        self.adopt_group(Arc::clone(group));
+    }
+
+    /// Makes ready to attach `child` on `dentry` in `parent`.
+    ///
+    /// # Errors
+    /// `ENOENT`: the dentry is being removed. `ENOMEM`.
+    pub fn prepare(
+        &mut self,
+        child: &Arc<Mount<D>>,
+        parent: &Arc<Mount<D>>,
+        dentry: &Arc<D>,
+    ) -> Result<Joint<D>, RegisterError> {
+        let ns = Arc::clone(self.namespace_of(parent).expect("the parent's namespace is locked"));
+        self.prepare_in(&ns, child, parent, dentry)
+    }
+
+    fn prepare_in(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        child: &Arc<Mount<D>>,
+        parent: &Arc<Mount<D>>,
+        dentry: &Arc<D>,
+    ) -> Result<Joint<D>, RegisterError> {
+        self.tree_mut(parent).children.reserve(1)?;
+        let state = self.namespace_mut(ns);
+        state.touched.try_reserve(1).map_err(|_| NoMemory)?;
+        let key = Arc::as_ptr(dentry).addr();
+        let mountpoint = match state.mountpoints.get(&key) {
+            Some(mountpoint) => Arc::clone(mountpoint),
+            None => {
+                state.mountpoints.try_reserve(1).map_err(|_| NoMemory)?;
+                let mountpoint = Mountpoint::new(ns, Arc::clone(dentry));
+                // The flag is set from here on: before the edge is published.
+                dentry.mounted_here().register(&mountpoint)?;
+                state.mountpoints.insert(key, Arc::clone(&mountpoint));
+                // Should the operation fail, the mountpoint goes again.
+                state.touched.push(Arc::clone(&mountpoint));
+                mountpoint
+            }
+        };
+        self.list_on_mut(&mountpoint).reserve(1)?;
+        let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
+        Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
+    }
+
+    /// Forgets the mountpoints on which nothing is left.
+    pub(crate) fn release_mountpoints(&mut self) {
+        for at in 0..self.namespaces().len() {
+            let ns = Arc::clone(&self.namespaces()[at]);
+            for mountpoint in core::mem::take(&mut self.namespace_mut(&ns).touched) {
+                if !self.list_on(&mountpoint).is_empty() {
+                    continue;
+                }
+                let key = Arc::as_ptr(mountpoint.dentry()).addr();
+                let known = &mut self.namespace_mut(&ns).mountpoints;
+                if known.get(&key).is_some_and(|known| Arc::ptr_eq(known, &mountpoint)) {
+                    known.remove(&key);
+                    mountpoint.dentry().mounted_here().unregister(&mountpoint);
+                }
+            }
+        }
+    }
+}
+
+/// Committing: none of these fails or allocates.
+impl<D: Dentry> WriteSet<D> {
+    /// Says that the change of `ns` that begins has more than one edge that a walk can meet: opens its window.
+    ///
+    /// Context: pinned to the end of the commit; [`WriteSet::end`] closes it.
+    pub fn begin(&mut self, ns: &Arc<MntNamespace<D>>, guard: &Guard) {
+        self.open_window(ns, guard);
+    }
+
+    /// Closes all windows.
+    pub fn end(&mut self) {
+        self.close_windows();
+    }
+
+    /// Makes `mount` the root of its empty namespace.
+    pub fn attach_root(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
+        debug_assert!(self.root(ns).is_none() && self.is_in(mount, ns));
+        self.namespace_mut(ns).root = Some(Arc::clone(mount));
+        self.enter_order(ns, mount);
+        ns.bump_generation();
+    }
+
+    /// Attaches `child`, which no walk can meet yet. One edge: no window of its own.
+    pub fn attach(&mut self, child: &Arc<Mount<D>>, joint: Joint<D>, guard: &Guard) {
+        let ns = Arc::clone(self.namespace_of(child).expect("the child's namespace is locked"));
+        self.enter_order(&ns, child);
+        self.link(&ns, child, joint, None, guard);
+        ns.bump_generation();
+    }
+
+    /// Moves `child` from where it is attached. Two edges: in a window.
+    pub fn rehang(&mut self, child: &Arc<Mount<D>>, joint: Joint<D>, guard: &Guard) {
+        let ns = Arc::clone(self.namespace_of(child).expect("the child's namespace is locked"));
+        let old = self.edge_of(child);
+        self.unhook(&ns, child);
+        self.link(&ns, child, joint, None, guard);
+        self.unlink(&ns, old, guard);
+        ns.bump_generation();
+    }
+
+    /// Attaches `child`, which no walk can meet yet, where `upper` is, and hangs `upper` by its own joint: on the root of
+    /// the topmost mount of `child`'s tree.
+    ///
+    /// No window: `child` gets its way up, then `upper` is linked in its new place, then one store gives its old place to
+    /// `child`. A walk lands on `upper` at every moment, and `..` from it climbs to the same position at every moment.
+    pub fn tuck(
+        &mut self,
+        child: &Arc<Mount<D>>,
+        joint: Joint<D>,
+        upper: &Arc<Mount<D>>,
+        upper_joint: Joint<D>,
+        guard: &Guard,
+    ) {
+        let ns = Arc::clone(self.namespace_of(child).expect("the child's namespace is locked"));
+        let old = self.edge_of(upper);
+        if !planted("tuck_without_way_up") {
+            // Release [Pair]: a walk that climbs from `upper` over `child` finds where that is going to be.
+            child.edge.store(joint.edge.address().as_ptr(), Ordering::Release);
+        }
+        self.unhook(&ns, upper);
+        self.link(&ns, upper, upper_joint, None, guard);
+        self.enter_order(&ns, child);
+        self.link(&ns, child, joint, Some(old), guard);
+        ns.bump_generation();
+    }
+
+    /// Takes `mount`, on which nothing is attached any more, out of its tree and namespace.
+    ///
+    /// One edge: in a window only if the operation removes or changes others in this namespace too.
+    pub fn leave(&mut self, mount: &Arc<Mount<D>>, how: Leave, guard: &Guard) {
+        self.depart(mount, how, None, guard);
+    }
+
+    /// As [`WriteSet::leave`], with `upper`, the mount on `mount`'s root, sliding down to its place by `joint`. In a
+    /// window: between the two steps a walk could see what `mount` covered.
+    pub fn leave_beneath(
+        &mut self,
+        mount: &Arc<Mount<D>>,
+        how: Leave,
+        upper: &Arc<Mount<D>>,
+        joint: Joint<D>,
+        guard: &Guard,
+    ) {
+        self.depart(mount, how, Some((upper, joint)), guard);
+    }
+
+    fn depart(
+        &mut self,
+        mount: &Arc<Mount<D>>,
+        how: Leave,
+        upper: Option<(&Arc<Mount<D>>, Joint<D>)>,
+        guard: &Guard,
+    ) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
+        mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
+        let old = self.tree(mount).parent.is_some().then(|| self.edge_of(mount));
+        if old.is_some() {
+            self.unhook(&ns, mount);
+        }
+        // Release [Pair]: before the edge is retired.
+        mount.edge.store(ptr::null_mut(), Ordering::Release);
+        match (upper, old) {
+            (Some((upper, joint)), Some(old)) => {
+                let under = self.edge_of(upper);
+                self.unhook(&ns, upper);
+                self.link(&ns, upper, joint, Some(old), guard);
+                self.unlink(&ns, under, guard);
+            }
+            (None, Some(old)) => self.unlink(&ns, old, guard),
+            (_, None) => self.namespace_mut(&ns).root = None,
+        }
+        debug_assert!(self.is_leaf(mount), "a mount leaves after what is attached to it");
+        let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
+        let life = self.namespace_mut(&ns).order.remove(place);
+        // Release [Home]: a walk that enters from here on finds no namespace: nothing is mounted on this.
+        mount.ns.store(ptr::null_mut(), Ordering::Release);
+        match how {
+            Leave::Dead => self.end_dead(life),
+            Leave::Detached => self.end_detached(life),
+        }
+        ns.bump_generation();
+    }
+
+    /// Everybody whose root or working directory is `old`'s root stands on `new`'s. In the window of a pivot.
+    pub fn move_anchors(&mut self, old: &Arc<Mount<D>>, new: &Arc<Mount<D>>) {
+        debug_assert!(self.namespace_of(old).is_some() && self.namespace_of(new).is_some());
+        Anchor::move_all(old, new);
+    }
+
+    /// Room for [`WriteSet::move_anchors`].
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn prepare_anchors(&mut self, old: &Arc<Mount<D>>, new: &Arc<Mount<D>>) -> Result<(), NoMemory> {
+        Anchor::reserve_move(old, new)
+    }
+
+    /// Puts `mount` in `ns`'s order of creation.
+    fn enter_order(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
+        let order = &mut self.namespace_mut(ns).order;
+        // Nearly always the youngest.
+        let mut before = order.last();
+        while let Some(slot) = before
+            && order.get(slot).unique_id() > mount.unique_id()
+        {
+            before = order.prev(slot);
+        }
+        let slot = match before {
+            Some(slot) => order.insert_after(slot, Arc::clone(mount)),
+            None => order.push_front(Arc::clone(mount)),
+        };
+        self.tree_mut(mount).in_order = Some(slot);
+        // Relaxed: published with the edge.
+        mount.state.store(state::LIVE, Ordering::Relaxed);
+    }
+
+    fn edge_of(&self, mount: &Mount<D>) -> NonNull<Edge<D>> {
+        // Relaxed: written under this lock.
+        NonNull::new(mount.edge.load(Ordering::Relaxed)).expect("the mount is attached")
+    }
+
+    /// Takes `child` out of its parent's and its mountpoint's list; its edge stays linked.
+    fn unhook(&mut self, ns: &Arc<MntNamespace<D>>, child: &Arc<Mount<D>>) {
+        let links = self.tree_mut(child);
+        let parent = links.parent.take().expect("the mount is attached");
+        let in_parent = links.in_parent.take().expect("the mount is attached");
+        let (mountpoint, place): (Arc<Mountpoint<D>>, Slot) =
+            links.mountpoint.take().expect("the mount is attached");
+        self.tree_mut(&parent).children.remove(in_parent);
+        let left = self.list_on_mut(&mountpoint);
+        left.remove(place);
+        if left.is_empty() {
+            self.namespace_mut(ns).touched.push(mountpoint);
+        }
+    }
+
+    /// Enters `child` in the lists of the joint's ends and links the edge, in the place of `instead` if given.
+    fn link(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        child: &Arc<Mount<D>>,
+        joint: Joint<D>,
+        instead: Option<NonNull<Edge<D>>>,
+        guard: &Guard,
+    ) {
+        let Joint { edge, parent, mountpoint } = joint;
+        let in_parent = self.tree_mut(&parent).children.push_back(Arc::clone(child));
+        let place = self.list_on_mut(&mountpoint).push_back(Arc::clone(child));
+        let links = self.tree_mut(child);
+        links.parent = Some(parent);
+        links.in_parent = Some(in_parent);
+        links.mountpoint = Some((mountpoint, place));
+        let edges = &mut self.namespace_mut(ns).edges;
+        // Release [Pair]: pairs with the Acquire in `Mount::up`.
+        child.edge.store(edge.address().as_ptr(), order(Ordering::Release, "pair_relaxed"));
+        match instead {
+            // SAFETY: `instead` is the edge of a mount of this namespace, read from it under this lock; its mount's
+            // pointer was changed to another edge before.
+            Some(old) => unsafe { edges.replace(&ns.table, old, edge, guard) },
+            None => edges.insert(&ns.table, edge, guard),
+        };
+    }
+
+    fn unlink(&mut self, ns: &Arc<MntNamespace<D>>, old: NonNull<Edge<D>>, guard: &Guard) {
+        // SAFETY: as for `replace` in `link`.
+        unsafe { self.namespace_mut(ns).edges.remove(&ns.table, old, guard) };
+    }
+}

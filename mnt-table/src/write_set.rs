@@ -1,0 +1,498 @@
+//! The locks that one change holds, and everything that may only be done under them.
+//!
+//! A [`WriteSet`] is the write side of exactly the namespaces that an operation changes, and the locks of the peer
+//! groups whose rings and slave lists it reads or changes. It is the witness that every accessor asks for: what a lock
+//! guards can be reached only through the set that holds it, `&` through `&`, `&mut` through `&mut`.
+//!
+//! # Taking the locks
+//! [`LockPlan`] collects what is needed, then locks: groups in ascending stamp, and namespaces in ascending id. For a
+//! group whose *receivers* are needed, the groups of its members' slaves are found once it is locked; they are younger
+//! (`[Older]` in [`crate::group`]), so the closure is locked in order while it is discovered, and is stable from then
+//! on. A group that turns out older than one already held is noted, everything is dropped, and the next try starts with
+//! it: order is never broken, so there is no deadlock.
+//!
+//! Planning code that meets a mount whose group or namespace is not held says so ([`Missing`]), the set is dropped, and
+//! the operation starts again with the union. After [`TRIES`] such starts an operation asks for the machine to itself:
+//! it raises [`ESCALATED`], which others look at before they start (and never write), so those in flight finish and
+//! the next try meets nobody.
+//!
+//! # After the change
+//! Dropping the set unlocks in reverse order, then buries the mounts that died (superblock shutdown; no lock is held
+//! then) and retires them.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use smallvec::SmallVec;
+
+use crate::dentry::Dentry;
+use crate::group::{Group, GroupState};
+use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
+use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
+use crate::platform;
+use crate::reclaim::{self, Guard, pin};
+use crate::sync::{Ordering, fence, plain::AtomicUsize, planted};
+
+/// Starts after which an operation asks for the machine to itself.
+pub const TRIES: u32 = 8;
+
+/// How many operations want to be alone. Read by slow operations before they start; written almost never.
+pub static ESCALATED: AtomicUsize = AtomicUsize::new(0);
+
+/// How often [`ESCALATED`] was raised since the start.
+pub static ESCALATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// What planning met and the set does not hold; the operation starts again with it.
+pub enum Missing<D: Dentry> {
+    /// A peer group that is read or changed.
+    Group(Arc<Group<D>>),
+    /// A group whose receivers' namespaces are changed, its slaves' included.
+    Receivers(Arc<Group<D>>),
+}
+
+/// What an operation is going to lock.
+pub struct LockPlan<D: Dentry> {
+    groups: Vec<Arc<Group<D>>>,
+    /// Groups whose receivers' namespaces are needed too, through all their slaves.
+    closures: Vec<Arc<Group<D>>>,
+    namespaces: Vec<Arc<MntNamespace<D>>>,
+    tries: u32,
+    escalated: bool,
+}
+
+impl<D: Dentry> LockPlan<D> {
+    /// A plan for a change of `ns`.
+    pub fn new(ns: &Arc<MntNamespace<D>>) -> Self {
+        let namespaces = alloc::vec![Arc::clone(ns)];
+        LockPlan { groups: Vec::new(), closures: Vec::new(), namespaces, tries: 0, escalated: false }
+    }
+
+    /// Also `ns`.
+    pub fn namespace(&mut self, ns: &Arc<MntNamespace<D>>) {
+        if !self.namespaces.iter().any(|have| Arc::ptr_eq(have, ns)) {
+            self.namespaces.push(Arc::clone(ns));
+        }
+    }
+
+    /// Also `group`.
+    pub fn group(&mut self, group: &Arc<Group<D>>) {
+        if !self.groups.iter().any(|have| Arc::ptr_eq(have, group)) {
+            self.groups.push(Arc::clone(group));
+        }
+    }
+
+    /// Also `group`, the groups of its slaves and of theirs, and the namespaces of all their members.
+    pub fn receivers(&mut self, group: &Arc<Group<D>>) {
+        if !self.closures.iter().any(|have| Arc::ptr_eq(have, group)) {
+            self.closures.push(Arc::clone(group));
+        }
+    }
+
+    /// What planning was missing; the next [`LockPlan::lock`] has it.
+    pub fn add(&mut self, missing: Missing<D>) {
+        match missing {
+            Missing::Group(group) => self.group(&group),
+            Missing::Receivers(group) => self.receivers(&group),
+        }
+    }
+
+    /// Takes all the locks.
+    ///
+    /// Context: not pinned; no lock held; may block.
+    pub fn lock(&mut self) -> WriteSet<D> {
+        self.tries += 1;
+        if self.tries > TRIES && !self.escalated {
+            self.escalated = true;
+            ESCALATED.fetch_add(1, Ordering::SeqCst);
+            ESCALATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut spins = 0;
+        // SeqCst: whoever raised the word and then looks for others in flight is not our concern: they finish, and
+        // start again only behind this loop.
+        while !self.escalated && ESCALATED.load(Ordering::SeqCst) != 0 {
+            platform::relax(spins);
+            spins += 1;
+        }
+        loop {
+            let mut set = WriteSet::empty();
+            if self.lock_groups(&mut set) {
+                self.lock_namespaces(&mut set);
+                return set;
+            }
+        }
+    }
+
+    /// Locks groups and closures in ascending stamp; `false` if one came too late and was noted for the next try.
+    fn lock_groups(&mut self, set: &mut WriteSet<D>) -> bool {
+        let mut waiting: Vec<(Arc<Group<D>>, bool)> = Vec::new();
+        waiting.extend(self.groups.iter().map(|group| (Arc::clone(group), false)));
+        waiting.extend(self.closures.iter().map(|group| (Arc::clone(group), true)));
+        let mut heap = StampHeap::new(waiting);
+        while let Some((group, closure)) = heap.pop() {
+            if !group.held_by(set.token) {
+                if set.groups.last().is_some_and(|last| last.stamp() > group.stamp()) {
+                    // [Older] does not hold here; see the module's header.
+                    self.receivers(&group);
+                    return false;
+                }
+                set.lock_group(Arc::clone(&group));
+            }
+            if !closure {
+                continue;
+            }
+            let mut receiving = core::mem::take(&mut set.receiving);
+            for (_, member) in set.group(&group).members.iter() {
+                receiving.extend(namespace_of(&*member.mount));
+                for (_, slave) in member.slaves.iter() {
+                    match slave.propagation().peers {
+                        Some((group, _)) => heap.push((group, true)),
+                        None => receiving.extend(namespace_of(&**slave)),
+                    }
+                }
+            }
+            set.receiving = receiving;
+        }
+        true
+    }
+
+    fn lock_namespaces(&self, set: &mut WriteSet<D>) {
+        let mut namespaces = core::mem::take(&mut set.receiving);
+        namespaces.extend(self.namespaces.iter().cloned());
+        namespaces.sort_unstable_by_key(|ns| ns.id());
+        namespaces.dedup_by_key(|ns| ns.id());
+        for ns in namespaces {
+            set.lock_namespace(ns);
+        }
+        set.sort_homes();
+    }
+}
+
+impl<D: Dentry> Drop for LockPlan<D> {
+    fn drop(&mut self) {
+        if self.escalated {
+            ESCALATED.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Groups by ascending stamp, without the ones that were popped already.
+struct StampHeap<D: Dentry>(alloc::collections::BTreeMap<(u64, bool), Arc<Group<D>>>);
+
+impl<D: Dentry> StampHeap<D> {
+    fn new(groups: Vec<(Arc<Group<D>>, bool)>) -> Self {
+        StampHeap(groups.into_iter().map(|(group, closure)| ((group.stamp(), closure), group)).collect())
+    }
+
+    fn push(&mut self, (group, closure): (Arc<Group<D>>, bool)) {
+        self.0.insert((group.stamp(), closure), group);
+    }
+
+    fn pop(&mut self) -> Option<(Arc<Group<D>>, bool)> {
+        self.0.pop_first().map(|((_, closure), group)| (group, closure))
+    }
+}
+
+/// The locks of one change; see the module's header.
+pub struct WriteSet<D: Dentry> {
+    /// Names this set in the locks that it holds: the address of the first one's object, which nobody else can have
+    /// while it is locked. 0 while it holds nothing.
+    token: usize,
+    groups: SmallVec<[Arc<Group<D>>; 2]>,
+    namespaces: SmallVec<[Arc<MntNamespace<D>>; 2]>,
+    /// Addresses of `namespaces` with their index, sorted: to tell whether a mount's namespace is held without
+    /// following the mount's pointer, which may be stale if it is not.
+    homes: SmallVec<[(usize, usize); 2]>,
+    /// Where the last look in `homes` ended.
+    last_home: Cell<usize>,
+    receiving: Vec<Arc<MntNamespace<D>>>,
+    ended: Vec<Ended<D>>,
+}
+
+/// A mount that left its tree in this change.
+enum Ended<D: Dentry> {
+    Dead(Arc<Mount<D>>),
+    Detached(Arc<Mount<D>>),
+    Namespace(Arc<MntNamespace<D>>),
+}
+
+impl<D: Dentry> WriteSet<D> {
+    fn empty() -> Self {
+        WriteSet {
+            token: 0,
+            groups: SmallVec::new(),
+            namespaces: SmallVec::new(),
+            homes: SmallVec::new(),
+            last_home: Cell::new(0),
+            receiving: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// The write side of one namespace: all that a change without propagation needs.
+    ///
+    /// Context: not pinned; no lock held; may block.
+    pub fn one(ns: &Arc<MntNamespace<D>>) -> Self {
+        let mut set = Self::empty();
+        set.lock_namespace(Arc::clone(ns));
+        set.sort_homes();
+        set
+    }
+
+    /// The write side of one or two namespaces.
+    ///
+    /// Context: as [`WriteSet::one`].
+    pub fn two(a: &Arc<MntNamespace<D>>, b: &Arc<MntNamespace<D>>) -> Self {
+        let (first, second) = if a.id() <= b.id() { (a, b) } else { (b, a) };
+        let mut set = Self::one(first);
+        if !Arc::ptr_eq(first, second) {
+            set.lock_namespace(Arc::clone(second));
+            set.sort_homes();
+        }
+        set
+    }
+
+    /// Also holds `ns`, which is younger than all that the set holds: a namespace that the caller just made, so
+    /// nobody else waits for it or holds it.
+    pub fn add_new(&mut self, ns: &Arc<MntNamespace<D>>) {
+        assert!(self.namespaces.last().is_none_or(|last| last.id() < ns.id()), "lock order");
+        self.lock_namespace(Arc::clone(ns));
+        self.sort_homes();
+    }
+
+    fn sort_homes(&mut self) {
+        self.homes =
+            self.namespaces.iter().enumerate().map(|(at, ns)| (Arc::as_ptr(ns).addr(), at)).collect();
+        self.homes.sort_unstable();
+        self.last_home.set(0);
+    }
+
+    /// The index in `namespaces` of the namespace that `mount` is in, if this set holds it.
+    fn home(&self, mount: &Mount<D>) -> Option<usize> {
+        // Relaxed: it can change only under a lock that this set holds, if this set holds it at all.
+        let ns = mount.ns.load(Ordering::Relaxed).addr();
+        let last = self.last_home.get();
+        if self.homes.get(last)?.0 == ns {
+            return Some(self.homes[last].1);
+        }
+        let at = self.homes.binary_search_by_key(&ns, |home| home.0).ok()?;
+        self.last_home.set(at);
+        Some(self.homes[at].1)
+    }
+
+    fn lock_namespace(&mut self, ns: Arc<MntNamespace<D>>) {
+        debug_assert!(self.namespaces.last().is_none_or(|last| last.id() < ns.id()), "lock order");
+        ns.lock.lock.lock();
+        if self.token == 0 {
+            self.token = Arc::as_ptr(&ns).addr();
+        }
+        // Relaxed: only the holder of a token compares with it, and it stored it itself.
+        ns.lock.holder.store(self.token, Ordering::Relaxed);
+        self.namespaces.push(ns);
+    }
+
+    fn lock_group(&mut self, group: Arc<Group<D>>) {
+        group.lock.lock();
+        if self.token == 0 {
+            self.token = Arc::as_ptr(&group).addr();
+        }
+        group.holder.store(self.token, Ordering::Relaxed);
+        self.groups.push(group);
+    }
+
+    /// Holds a group that nobody else knows yet; so its place in the order does not matter.
+    pub(crate) fn adopt_group(&mut self, group: Arc<Group<D>>) {
+        debug_assert!(Arc::strong_count(&group) <= 2, "somebody else knows the group");
+        self.lock_group(group);
+    }
+
+    /// Whether the set holds `ns`.
+    #[inline]
+    pub fn holds(&self, ns: &MntNamespace<D>) -> bool {
+        ns.held_by(self.token)
+    }
+
+    /// Whether the set holds `group`.
+    #[inline]
+    pub fn holds_group(&self, group: &Group<D>) -> bool {
+        group.held_by(self.token)
+    }
+
+    /// The namespaces that are held, in ascending id.
+    pub fn namespaces(&self) -> &[Arc<MntNamespace<D>>] {
+        &self.namespaces
+    }
+
+    /// The namespace that `mount` is in, which this set holds; `None` if it is in none, or in one that is not held.
+    pub fn namespace_of(&self, mount: &Mount<D>) -> Option<&Arc<MntNamespace<D>>> {
+        self.home(mount).map(|at| &self.namespaces[at])
+    }
+
+    /// Whether `mount` is in the namespace `ns`, which this set holds.
+    pub fn is_in(&self, mount: &Mount<D>, ns: &Arc<MntNamespace<D>>) -> bool {
+        debug_assert!(self.holds(ns));
+        core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns))
+    }
+
+    /// What the lock of `group` guards.
+    pub fn group(&self, group: &Group<D>) -> &GroupState<D> {
+        assert!(self.holds_group(group), "the group is not locked");
+        // SAFETY: this set holds the lock, and `&self` excludes `group_mut`.
+        unsafe { &*group.state.get() }
+    }
+
+    /// What the lock of `group` guards.
+    pub fn group_mut(&mut self, group: &Group<D>) -> &mut GroupState<D> {
+        assert!(self.holds_group(group), "the group is not locked");
+        // SAFETY: this set holds the lock, and `&mut self` excludes every other borrow through it.
+        unsafe { &mut *group.state.get() }
+    }
+
+    pub(crate) fn namespace(&self, ns: &MntNamespace<D>) -> &NsState<D> {
+        assert!(self.holds(ns), "the namespace is not locked");
+        // SAFETY: as in `group`.
+        unsafe { &*ns.lock.state.get() }
+    }
+
+    pub(crate) fn namespace_mut(&mut self, ns: &MntNamespace<D>) -> &mut NsState<D> {
+        assert!(self.holds(ns), "the namespace is not locked");
+        // SAFETY: as in `group_mut`.
+        unsafe { &mut *ns.lock.state.get() }
+    }
+
+    pub(crate) fn tree(&self, mount: &Mount<D>) -> &TreeLinks<D> {
+        self.check_home(mount);
+        // SAFETY: this set holds the lock of the mount's namespace, which the mount can leave only under that lock;
+        // `&self` excludes `tree_mut`.
+        unsafe { &*mount.tree.get() }
+    }
+
+    pub(crate) fn tree_mut(&mut self, mount: &Mount<D>) -> &mut TreeLinks<D> {
+        self.check_home(mount);
+        // SAFETY: as in `tree`; `&mut self` excludes every other borrow through this set.
+        unsafe { &mut *mount.tree.get() }
+    }
+
+    fn check_home(&self, mount: &Mount<D>) {
+        assert!(self.home(mount).is_some(), "the mount's namespace is not locked");
+    }
+
+    /// Marks a window open in `ns`: walks wait from here to the end of [`WriteSet::close_windows`].
+    ///
+    /// Context: pinned; nothing that blocks or allocates until the windows are closed.
+    pub(crate) fn open_window(&mut self, ns: &Arc<MntNamespace<D>>, _guard: &Guard) {
+        let state = self.namespace_mut(ns);
+        if !state.window && !planted("no_window") {
+            state.window = true;
+            ns.seq.open();
+        }
+    }
+
+    /// Closes every window that this change opened.
+    pub(crate) fn close_windows(&mut self) {
+        for at in 0..self.namespaces.len() {
+            let ns = Arc::clone(&self.namespaces[at]);
+            if core::mem::take(&mut self.namespace_mut(&ns).window) {
+                ns.seq.close();
+            }
+        }
+    }
+
+    /// Whether none of `mounts` has more references than it is allowed; then they are condemned: nobody can keep them
+    /// any more, and the caller detaches them all with [`WriteSet::end_dead`]. Otherwise all is as before.
+    ///
+    /// Context: holds the namespaces of all.
+    pub fn condemn_if_idle(&mut self, mounts: &[(Arc<Mount<D>>, u32)]) -> bool {
+        for (mount, _) in mounts {
+            self.check_home(mount);
+            // Relaxed: ordered by the fence.
+            mount.state.store(state::LIVE | state::CHECK, Ordering::Relaxed);
+        }
+        if !planted("busy_without_fence") {
+            // [Busy]: pairs with the fence in `Mount::keep`: it is first, and the sums below see its get; or this one
+            // is, and it sees CHECK.
+            fence(Ordering::SeqCst);
+        }
+        let idle = mounts.iter().all(|(mount, allowed)| mount.users() <= *allowed);
+        if !idle {
+            for (mount, _) in mounts {
+                // Release: as before the check.
+                mount.state.store(state::LIVE, Ordering::Release);
+            }
+        }
+        idle
+    }
+
+    /// `mount`, condemned and out of its tree, is dead.
+    pub(crate) fn end_dead(&mut self, mount: Arc<Mount<D>>) {
+        self.ended.push(Ended::Dead(mount));
+    }
+
+    /// `mount`, marked DETACHED and out of its tree, lives on for its references.
+    pub(crate) fn end_detached(&mut self, mount: Arc<Mount<D>>) {
+        self.ended.push(Ended::Detached(mount));
+    }
+
+    /// Makes room for `more` ended mounts.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn reserve_ended(&mut self, more: usize) -> Result<(), crate::list::NoMemory> {
+        self.ended.try_reserve(more).map_err(|_| crate::list::NoMemory)
+    }
+
+    /// `ns`, without mounts, is gone: nothing can be attached to it any more.
+    pub fn dissolve(&mut self, ns: &Arc<MntNamespace<D>>) {
+        let state = self.namespace_mut(ns);
+        assert!(state.order.is_empty(), "a namespace with mounts is dissolved");
+        if !core::mem::replace(&mut state.dissolved, true) {
+            state.root = None;
+            self.ended.push(Ended::Namespace(Arc::clone(ns)));
+        }
+    }
+
+    /// Whether `ns` was dissolved.
+    pub fn is_dissolved(&self, ns: &MntNamespace<D>) -> bool {
+        self.namespace(ns).dissolved
+    }
+
+    /// The id of the namespace, for callers that hold several.
+    pub fn id_of(&self, mount: &Mount<D>) -> Option<NamespaceId> {
+        self.namespace_of(mount).map(|ns| ns.id())
+    }
+}
+
+impl<D: Dentry> Drop for WriteSet<D> {
+    fn drop(&mut self) {
+        self.close_windows();
+        self.release_mountpoints();
+        for ns in self.namespaces.drain(..).rev() {
+            ns.lock.holder.store(0, Ordering::Relaxed);
+            // SAFETY: locked by `lock_namespace`, unlocked here only.
+            unsafe { ns.lock.lock.unlock() };
+        }
+        for group in self.groups.drain(..).rev() {
+            group.holder.store(0, Ordering::Relaxed);
+            // SAFETY: locked by `lock_group`, unlocked here only.
+            unsafe { group.lock.unlock() };
+        }
+        for ended in self.ended.drain(..) {
+            match ended {
+                Ended::Dead(mount) => {
+                    mount.bury();
+                    pin().retire_arc(mount);
+                }
+                Ended::Detached(mount) => {
+                    detached_into_raw(Arc::clone(&mount));
+                    mount.settle();
+                }
+                Ended::Namespace(ns) => {
+                    // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
+                    let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };
+                    pin().retire_arc(life);
+                }
+            }
+        }
+        reclaim::relieve();
+    }
+}

@@ -1,0 +1,231 @@
+//! Copies of mount trees, and the places in the graph that they will take.
+//!
+//! A copy is made whole and out of sight: its mounts exist, its inner edges are prepared ([`Joint`]), and what it will be
+//! in the propagation graph is a list of [`Step`]s. Nothing that others can see changes before the commit.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::tree::Joint;
+use mnt_table::{Dentry, Group, MntNamespace, Mount, MountSpec, WriteSet};
+
+use crate::graph::{enslave, enslave_after, found_group, join_after};
+use crate::{Error, Retry};
+
+/// A change of the graph, to be made in the commit.
+pub enum Step<D: Dentry> {
+    /// The mount founds this group.
+    Found(Arc<Group<D>>, Arc<Mount<D>>),
+    /// The second joins the first's ring behind it.
+    Join(Arc<Mount<D>>, Arc<Mount<D>>),
+    /// The second becomes a slave of the first.
+    Enslave(Arc<Mount<D>>, Arc<Mount<D>>),
+    /// The second becomes a slave of the first's master, behind it.
+    EnslaveBehind(Arc<Mount<D>>, Arc<Mount<D>>),
+    /// The mount cannot be bound.
+    Unbindable(Arc<Mount<D>>),
+}
+
+impl<D: Dentry> Step<D> {
+    /// Makes the change. Context: holds the groups that it names.
+    pub fn commit(self, locks: &mut WriteSet<D>) {
+        match self {
+            Step::Found(group, mount) => {
+                locks.add_new_group(&group);
+                found_group(locks, &group, &mount);
+            }
+            Step::Join(original, copy) => join_after(locks, &original, &copy),
+            Step::Enslave(master, slave) => enslave(locks, &master, &slave),
+            Step::EnslaveBehind(original, copy) => enslave_after(locks, &original, &copy),
+            Step::Unbindable(mount) => locks.set_unbindable(&mount, true),
+        }
+    }
+}
+
+/// A mount's place in the graph as it will be after the commit.
+pub struct Standing<D: Dentry> {
+    /// The peer group that it will be in.
+    pub group: Option<Arc<Group<D>>>,
+    /// Whether it will have a master.
+    pub has_master: bool,
+}
+
+impl<D: Dentry> Standing<D> {
+    /// As it is now.
+    pub fn of(mount: &Mount<D>) -> Self {
+        let here = mount.propagation();
+        Standing { group: here.peers.map(|(group, _)| group), has_master: here.master.is_some() }
+    }
+}
+
+/// Where a mount of a tree is attached inside it: the index of its parent, and the dentry; `None` for the root.
+pub type Inside<D> = Option<(usize, Arc<D>)>;
+
+/// A tree that nobody can see yet: its root is attached nowhere, its inner edges are prepared.
+pub struct NewTree<D: Dentry> {
+    /// Parents before children; the root first.
+    pub mounts: Vec<Arc<Mount<D>>>,
+    /// Where each is attached.
+    pub places: Vec<Inside<D>>,
+    /// What each will be.
+    pub standing: Vec<Standing<D>>,
+    /// The edges of all but the root, in the order of `mounts`.
+    pub inner: Vec<Joint<D>>,
+}
+
+impl<D: Dentry> NewTree<D> {
+    /// A tree of one private mount.
+    pub fn single(mount: Arc<Mount<D>>) -> Self {
+        NewTree {
+            mounts: alloc::vec![mount],
+            places: alloc::vec![None],
+            standing: alloc::vec![Standing { group: None, has_master: false }],
+            inner: Vec::new(),
+        }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Arc<Mount<D>> {
+        &self.mounts[0]
+    }
+}
+
+/// Which mounts below the root are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// None.
+    Root,
+    /// All but unbindable ones and what is below those (rbind).
+    Bindable,
+    /// All (a namespace's copy).
+    All,
+}
+
+/// The mounts that a copy of `root` from `dentry` down takes: `root`, then those attached at or below `dentry`, parents
+/// first.
+pub fn members<D: Dentry>(
+    locks: &WriteSet<D>,
+    root: &Arc<Mount<D>>,
+    dentry: &Arc<D>,
+    extent: Extent,
+) -> Vec<Arc<Mount<D>>> {
+    let mut taken = alloc::vec![Arc::clone(root)];
+    if extent == Extent::Root {
+        return taken;
+    }
+    let guard = mnt_table::pin();
+    let wanted = |mount: &Arc<Mount<D>>| extent == Extent::All || !locks.is_unbindable(mount);
+    let below = |mount: &Arc<Mount<D>>| {
+        Arc::ptr_eq(dentry, root.root())
+            || locks.mountpoint(mount).is_some_and(|at| dentry.is_ancestor_of(at, &guard))
+    };
+    let mut waiting: Vec<Arc<Mount<D>>> =
+        locks.children(root).filter(|mount| below(mount) && wanted(mount)).cloned().collect();
+    waiting.reverse();
+    while let Some(mount) = waiting.pop() {
+        let before = waiting.len();
+        waiting.extend(locks.children(&mount).filter(|mount| wanted(mount)).cloned());
+        waiting[before..].reverse();
+        taken.push(mount);
+    }
+    taken
+}
+
+/// Where each of `mounts`, which are parents first as [`members`] returns them, is attached among them.
+pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<Inside<D>> {
+    let index: BTreeMap<u64, usize> =
+        mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)).collect();
+    let inside = |mount: &Arc<Mount<D>>| {
+        let parent = locks.parent(mount).expect("it is below the first");
+        let on = locks.mountpoint(mount).expect("it is below the first");
+        (index[&parent.unique_id()], Arc::clone(on))
+    };
+    mounts.iter().enumerate().map(|(at, mount)| (at != 0).then(|| inside(mount))).collect()
+}
+
+/// Copies `originals`, attached among themselves at `places`, into `ns`. The copy's root has the root dentry `root`. What
+/// the copies will be in the graph is for the caller to say.
+///
+/// # Errors
+/// `ENOMEM`; `ENOENT` if a mountpoint inside is being removed.
+pub fn copy_tree<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    originals: &[Arc<Mount<D>>],
+    places: &[Inside<D>],
+    root: &Arc<D>,
+    ns: &Arc<MntNamespace<D>>,
+) -> Result<NewTree<D>, Error> {
+    let mut tree =
+        NewTree { mounts: Vec::new(), places: places.to_vec(), standing: Vec::new(), inner: Vec::new() };
+    tree.mounts.try_reserve_exact(originals.len()).map_err(|_| Error::NoMemory)?;
+    tree.inner.try_reserve_exact(originals.len().saturating_sub(1)).map_err(|_| Error::NoMemory)?;
+    for (original, place) in originals.iter().zip(places) {
+        let spec = MountSpec {
+            root: Arc::clone(if place.is_none() { root } else { original.root() }),
+            flags: original.flags(),
+            source: Arc::clone(original.source()),
+        };
+        let copy = locks.new_mount(ns, spec)?;
+        if let Some((parent, dentry)) = place {
+            tree.inner.push(locks.prepare(&copy, &tree.mounts[*parent], dentry)?);
+        }
+        tree.mounts.push(copy);
+    }
+    Ok(tree)
+}
+
+/// The copies of `tree` will be siblings of the real mounts `originals`.
+pub fn make_siblings<D: Dentry>(
+    locks: &WriteSet<D>,
+    originals: &[Arc<Mount<D>>],
+    tree: &mut NewTree<D>,
+    steps: &mut Vec<Step<D>>,
+) {
+    for (original, copy) in originals.iter().zip(&tree.mounts) {
+        let standing = Standing::of(original);
+        if standing.group.is_some() {
+            steps.push(Step::Join(Arc::clone(original), Arc::clone(copy)));
+        }
+        if standing.has_master {
+            steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
+        }
+        if locks.is_unbindable(original) {
+            steps.push(Step::Unbindable(Arc::clone(copy)));
+        }
+        tree.standing.push(standing);
+    }
+}
+
+/// A copy of the namespace `from` in `to`, which is new and empty; both are locked. Returns originals and copies in
+/// pairs.
+///
+/// Every copy is a sibling of its original: a change of a shared mount reaches both namespaces. Unbindable mounts stay
+/// so, as before Linux 6.17 and from 7.0 on.
+///
+/// # Errors
+/// Groups that are not locked; `ENOMEM`; `ENOENT` if a mountpoint is being removed.
+#[expect(clippy::type_complexity, reason = "a list of pairs")]
+pub fn clone_namespace<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    from: &Arc<MntNamespace<D>>,
+    to: &Arc<MntNamespace<D>>,
+) -> Result<Vec<(Arc<Mount<D>>, Arc<Mount<D>>)>, Retry<D>> {
+    let Some(root) = locks.root(from).cloned() else { return Err(Error::Invalid.into()) };
+    let mounts = members(locks, &root, root.root(), Extent::All);
+    let missing = crate::graph::missing_groups(locks, &mounts);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    let places = places(locks, &mounts);
+    let mut tree = copy_tree(locks, &mounts, &places, root.root(), to)?;
+    let mut steps = Vec::new();
+    make_siblings(locks, &mounts, &mut tree, &mut steps);
+    steps.into_iter().for_each(|step| step.commit(locks));
+    let guard = mnt_table::pin();
+    locks.attach_root(to, tree.root());
+    for (copy, joint) in tree.mounts[1..].iter().zip(tree.inner) {
+        locks.attach(copy, joint, &guard);
+    }
+    Ok(mounts.into_iter().zip(tree.mounts).collect())
+}

@@ -1,0 +1,185 @@
+//! Edits of the propagation graph: rings, slave lists, and the type of a mount.
+//!
+//! All of these run under the lock of the mount's namespace and of every group that they name; [`missing_groups`] tells
+//! beforehand which are not held. The places at which members and slaves are inserted are Linux's, because they become
+//! visible as the order in which copies are made:
+//!
+//! - a clone that is a peer stands right behind its original in the ring;
+//! - a mount made a slave, and a clone made as a slave, stand at the head of their master's list;
+//! - a clone of a slave stands right behind its original in the list;
+//! - slaves that lose their master stand, in their order, in front of those that the new master has.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::group::{MasterLink, Member};
+use mnt_table::list::{List, NoMemory, Slot};
+use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
+
+/// The type that a caller asks for (mount(2): `MS_SHARED` and so on).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PropagationType {
+    /// Sends and receives.
+    Shared,
+    /// Receives.
+    Slave,
+    /// Neither.
+    Private,
+    /// Neither, and cannot be bound.
+    Unbindable,
+}
+
+/// The groups that a change of `mounts`' places in the graph touches and that `locks` does not hold.
+pub fn missing_groups<'a, D: Dentry>(
+    locks: &WriteSet<D>,
+    mounts: impl IntoIterator<Item = &'a Arc<Mount<D>>>,
+) -> Vec<Missing<D>> {
+    let mut missing = Vec::new();
+    for mount in mounts {
+        let here = mount.propagation();
+        let groups = here.peers.map(|(group, _)| group).into_iter().chain(here.master.map(|link| link.group));
+        missing.extend(groups.filter(|group| !locks.holds_group(group)).map(Missing::Group));
+    }
+    missing
+}
+
+/// Whether `mount` is shared.
+pub fn is_shared<D: Dentry>(mount: &Mount<D>) -> bool {
+    mount.propagation().peers.is_some()
+}
+
+/// Puts `mount` alone in `group`, which is new.
+pub fn found_group<D: Dentry>(locks: &mut WriteSet<D>, group: &Arc<Group<D>>, mount: &Arc<Mount<D>>) {
+    let slot = locks.group_mut(group).members.push_back(member(mount));
+    mount.set_peers(Some((Arc::clone(group), slot)));
+}
+
+/// Makes `copy` a peer of `original`, right behind it.
+pub fn join_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, copy: &Arc<Mount<D>>) {
+    let (group, slot) = original.propagation().peers.expect("the original is shared");
+    let slot = locks.group_mut(&group).members.insert_after(slot, member(copy));
+    copy.set_peers(Some((group, slot)));
+}
+
+/// Makes `slave` a slave of `master`, at the head of its list.
+pub fn enslave<D: Dentry>(locks: &mut WriteSet<D>, master: &Mount<D>, slave: &Arc<Mount<D>>) {
+    let (group, member) = master.propagation().peers.expect("a master is shared");
+    enslave_to(locks, &group, member, slave);
+}
+
+fn enslave_to<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    group: &Arc<Group<D>>,
+    member: Slot,
+    slave: &Arc<Mount<D>>,
+) {
+    let place = locks.group_mut(group).members.get_mut(member).slaves.push_front(Arc::clone(slave));
+    slave.set_master(Some(MasterLink { group: Arc::clone(group), member, place }));
+}
+
+/// Makes `copy` a slave of `original`'s master, right behind `original`.
+pub fn enslave_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, copy: &Arc<Mount<D>>) {
+    let MasterLink { group, member, place } =
+        original.propagation().master.expect("the original has a master");
+    let slaves = &mut locks.group_mut(&group).members.get_mut(member).slaves;
+    let place = slaves.insert_after(place, Arc::clone(copy));
+    copy.set_master(Some(MasterLink { group, member, place }));
+}
+
+/// Takes `mount` out of its master's list.
+pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
+    if let Some(MasterLink { group, member, place }) = mount.propagation().master {
+        locks.group_mut(&group).members.get_mut(member).slaves.remove(place);
+        mount.set_master(None);
+    }
+}
+
+/// Takes `mount` out of its ring. Its slaves go to the next peer that `stays`, else to the mount's own master, else
+/// they lose theirs. Returns that next peer, as a member of the group.
+pub fn leave_group<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mount: &Mount<D>,
+    stays: impl Fn(&Mount<D>) -> bool,
+) -> Option<(Arc<Group<D>>, Slot)> {
+    let here = mount.propagation();
+    let (group, slot) = here.peers?;
+    let members = &locks.group(&group).members;
+    let heir =
+        core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
+            .take_while(|next| *next != slot)
+            .find(|next| stays(&members.get(*next).mount));
+    let slaves = locks.group_mut(&group).members.remove(slot).slaves;
+    mount.set_peers(None);
+    let heir = heir.map(|slot| (group, slot));
+    let master = here.master.map(|link| (link.group, link.member));
+    hand_over(locks, slaves, heir.as_ref().or(master.as_ref()));
+    heir
+}
+
+/// Gives `slaves` to another master, as a block in front of its own; or takes their master away.
+fn hand_over<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mut slaves: List<Arc<Mount<D>>>,
+    to: Option<&(Arc<Group<D>>, Slot)>,
+) {
+    while let Some(last) = slaves.last() {
+        let slave = slaves.remove(last);
+        match to {
+            Some((group, member)) => enslave_to(locks, group, *member, &slave),
+            None => slave.set_master(None),
+        }
+    }
+}
+
+/// Changes the type of one mount. Context: holds its namespace and its groups ([`missing_groups`]).
+///
+/// # Errors
+/// `ENOMEM`, only for [`PropagationType::Shared`].
+pub fn change_type<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mount: &Arc<Mount<D>>,
+    to: PropagationType,
+) -> Result<(), NoMemory> {
+    if to == PropagationType::Shared {
+        if !is_shared(mount) {
+            let ns = Arc::clone(locks.namespace_of(mount).expect("the mount's namespace is locked"));
+            let master = mount.propagation().master.map(|link| link.group);
+            let group = locks.new_group(&ns, master.as_deref())?;
+            locks.add_new_group(&group);
+            found_group(locks, &group, mount);
+        }
+        locks.set_unbindable(mount, false);
+        return Ok(());
+    }
+    let was_shared = is_shared(mount);
+    let heir = leave_group(locks, mount, |_| true);
+    if to == PropagationType::Slave {
+        if let Some((group, member)) = heir {
+            // Of the peer, whatever it was a slave of before.
+            free_from_master(locks, mount);
+            enslave_to(locks, &group, member, mount);
+        } else if let Some(link) = mount.propagation().master {
+            // It keeps its master, and comes first in its list.
+            free_from_master(locks, mount);
+            enslave_to(locks, &link.group, link.member, mount);
+        }
+        if was_shared {
+            locks.set_unbindable(mount, false);
+        }
+        return Ok(());
+    }
+    free_from_master(locks, mount);
+    locks.set_unbindable(mount, to == PropagationType::Unbindable);
+    Ok(())
+}
+
+/// A mount that leaves its tree leaves the graph. Its slaves go to the next peer that `stays`, or up the chain of
+/// masters.
+pub fn leave_graph<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, stays: impl Fn(&Mount<D>) -> bool) {
+    leave_group(locks, mount, stays);
+    free_from_master(locks, mount);
+}
+
+fn member<D: Dentry>(mount: &Arc<Mount<D>>) -> Member<D> {
+    Member { mount: Arc::clone(mount), slaves: List::new() }
+}

@@ -1,0 +1,119 @@
+//! Who receives what happens in a shared mount, in Linux's order.
+//!
+//! First the mount's own group, the ring starting behind it. Then, depth first, for each member of the group just
+//! finished in the order in which it was visited (for the first group: from the mount itself), that member's slave list
+//! from its head: each entry begins a group, its peers in ring order or itself alone, which is visited whole before the
+//! slaves of its members, before the next entry of the list.
+//!
+//! Context of everything here: the locks of the group's whole closure ([`Missing::Receivers`]).
+
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::list::Slot;
+use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
+
+/// A receiver.
+pub struct Receiver<D: Dentry> {
+    /// The mount.
+    pub mount: Arc<Mount<D>>,
+    /// Which set of peers it belongs to, counted in the order of visits; 0 is the sender's own group.
+    pub set: usize,
+    /// The set whose member is this set's master; of no use for set 0.
+    pub upstream: usize,
+    /// Whether it sends on.
+    pub shared: bool,
+}
+
+/// A group whose members have been visited and whose slaves are being gone through.
+struct Frame<D: Dentry> {
+    group: Arc<Group<D>>,
+    set: usize,
+    first: Slot,
+    member: Slot,
+    /// The slave to look at next; `None` at the end of the member's list.
+    slave: Option<Slot>,
+}
+
+/// All receivers of `sender`, without itself.
+///
+/// # Errors
+/// The closure is not locked yet.
+pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Vec<Receiver<D>>, Missing<D>> {
+    let Some((group, first)) = sender.propagation().peers else { return Ok(Vec::new()) };
+    if !locks.holds_group(&group) {
+        return Err(Missing::Receivers(group));
+    }
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::from([group.stamp()]);
+    let mut sets = 1;
+    visit(locks, &group, first, 0, 0, &mut found);
+    found.remove(0); // the sender itself
+    let mut stack = Vec::from([frame(locks, group, 0, first)]);
+    while let Some(top) = stack.last_mut() {
+        let members = &locks.group(&top.group).members;
+        let Some(place) = top.slave else {
+            top.member = members.next_in_ring(top.member);
+            if top.member == top.first {
+                stack.pop();
+            } else {
+                top.slave = members.get(top.member).slaves.first();
+            }
+            continue;
+        };
+        let slaves = &members.get(top.member).slaves;
+        let slave = slaves.get(place);
+        top.slave = slaves.next(place);
+        let upstream = top.set;
+        match slave.propagation().peers {
+            None => {
+                found.push(Receiver { mount: Arc::clone(slave), set: sets, upstream, shared: false });
+                sets += 1;
+            }
+            Some((group, slot)) => {
+                if !locks.holds_group(&group) {
+                    return Err(Missing::Receivers(group));
+                }
+                if seen.insert(group.stamp()) {
+                    visit(locks, &group, slot, sets, upstream, &mut found);
+                    stack.push(frame(locks, group, sets, slot));
+                    sets += 1;
+                }
+            }
+        }
+    }
+    // Receivers of a detached tree's kind are in a namespace too; one that is in none has left the graph.
+    match found.iter().find(|receiver| locks.namespace_of(&receiver.mount).is_none()) {
+        Some(_) => {
+            let (group, _) = sender.propagation().peers.expect("looked at above");
+            Err(Missing::Receivers(group))
+        }
+        None => Ok(found),
+    }
+}
+
+fn frame<D: Dentry>(locks: &WriteSet<D>, group: Arc<Group<D>>, set: usize, first: Slot) -> Frame<D> {
+    let slave = locks.group(&group).members.get(first).slaves.first();
+    Frame { group, set, first, member: first, slave }
+}
+
+fn visit<D: Dentry>(
+    locks: &WriteSet<D>,
+    group: &Group<D>,
+    first: Slot,
+    set: usize,
+    upstream: usize,
+    found: &mut Vec<Receiver<D>>,
+) {
+    let members = &locks.group(group).members;
+    let mut at = first;
+    loop {
+        let mount = Arc::clone(&members.get(at).mount);
+        found.push(Receiver { mount, set, upstream, shared: true });
+        at = members.next_in_ring(at);
+        if at == first {
+            return;
+        }
+    }
+}

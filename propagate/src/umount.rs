@@ -1,0 +1,247 @@
+//! Taking mounts out of a tree, and their counterparts with them.
+//!
+//! Let V be the mounts that the caller removes: one, or a whole tree (lazily).
+//!
+//! - **Candidates**: for each v in V, in each receiver of its parent, what is attached on the same dentry, whatever it is.
+//! - **Kept**: a candidate stays if a child of it that is not on its root, or anything below that child, stays. What is
+//!   on its root never saves it.
+//! - **Sliding down**: the mount on the root of one that goes, if it stays itself, is re-attached where the bottom of the
+//!   removed stack was.
+//! - **Busy** (not lazy): one reference from outside to anything that would go, anywhere, and nothing goes.
+//!
+//! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters.
+//! Nothing here waits for readers: see [`mnt_table::mount`] for why that is right.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::tree::{Joint, Leave};
+use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, pin};
+
+use crate::graph::{is_shared, leave_graph, missing_groups};
+use crate::receivers::receivers;
+use crate::{Error, Retry};
+
+/// A mount that goes, and what slides down into its place.
+struct Going<D: Dentry> {
+    mount: Arc<Mount<D>>,
+    slides: Option<(Arc<Mount<D>>, Joint<D>)>,
+}
+
+/// Removes `mount` alone: it and its counterparts must be idle. Returns the number of counterparts that went along.
+///
+/// # Errors
+/// `EBUSY`: it has children, or a reference from outside to it or to a counterpart. `ENOMEM`. Also: missing locks.
+pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
+    if !locks.is_leaf(mount) {
+        return Err(Error::Busy.into());
+    }
+    let removed = alloc::vec![Arc::clone(mount)];
+    let going = plan(locks, removed, true)?;
+    let all: Vec<_> = going.iter().map(|going| (Arc::clone(&going.mount), 0)).collect();
+    if !locks.condemn_if_idle(&all) {
+        return Err(Error::Busy.into());
+    }
+    Ok(commit(locks, going, Leave::Dead) - 1)
+}
+
+/// Removes `mount` and everything below it, now, whoever uses it. Returns the number of mounts that went along
+/// elsewhere.
+///
+/// # Errors
+/// `ENOMEM`. Also: missing locks.
+pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
+    let removed = locks.subtree(mount);
+    let own = removed.len();
+    let going = plan(locks, removed, true)?;
+    Ok(commit(locks, going, Leave::Detached) - own)
+}
+
+/// Removes everything in `ns`, without propagation, and dissolves it: the end of a namespace. Returns how many mounts it
+/// had.
+///
+/// # Errors
+/// `ENOMEM`. Also: missing locks.
+pub fn dissolve<D: Dentry>(locks: &mut WriteSet<D>, ns: &Arc<MntNamespace<D>>) -> Result<usize, Retry<D>> {
+    let removed = locks.root(ns).cloned().map_or(Vec::new(), |root| locks.subtree(&root));
+    let going = plan(locks, removed, false)?;
+    let gone = commit(locks, going, Leave::Detached);
+    locks.dissolve(ns);
+    Ok(gone)
+}
+
+/// Removes what is attached on `dentry` in `ns`, without propagation: the directory entry was removed from elsewhere.
+///
+/// # Errors
+/// `ENOMEM`. Also: missing locks.
+pub fn detach_from<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    ns: &Arc<MntNamespace<D>>,
+    dentry: &Arc<D>,
+) -> Result<usize, Retry<D>> {
+    let mut removed = Vec::new();
+    for mount in locks.mounts_on(ns, dentry) {
+        // One may be below another.
+        if !removed.iter().any(|seen| Arc::ptr_eq(seen, &mount)) {
+            removed.extend(locks.subtree(&mount));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    removed.retain(|mount| seen.insert(mount.unique_id()));
+    let going = plan(locks, removed, false)?;
+    Ok(commit(locks, going, Leave::Detached))
+}
+
+/// All that goes, children before parents.
+fn plan<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    removed: Vec<Arc<Mount<D>>>,
+    propagates: bool,
+) -> Result<Vec<Going<D>>, Retry<D>> {
+    let mut fates = Fates { known: BTreeMap::new() };
+    for mount in &removed {
+        fates.known.insert(mount.unique_id(), Fate { goes: true, wholly: true });
+    }
+    let candidates = if propagates { candidates(locks, &removed)? } else { Vec::new() };
+    let eligible: BTreeSet<u64> = candidates.iter().map(|mount| mount.unique_id()).collect();
+    for candidate in &candidates {
+        fates.decide(locks, candidate, &eligible);
+    }
+    let along = candidates.into_iter().rev().filter(|mount| fates.goes(mount));
+    let mut going: Vec<Arc<Mount<D>>> = removed.into_iter().chain(along).collect();
+    let missing = missing_groups(locks, &going);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    locks.reserve_ended(going.len())?;
+    // Children before parents. Stable: equals keep Linux's order.
+    let mut depths: Vec<(usize, Arc<Mount<D>>)> =
+        going.drain(..).map(|mount| (depth(locks, &mount), mount)).collect();
+    depths.sort_by_key(|(depth, _)| core::cmp::Reverse(*depth));
+    let mut plan = Vec::new();
+    plan.try_reserve_exact(depths.len()).map_err(|_| Error::NoMemory)?;
+    for (_, mount) in depths {
+        let slides = match survivor(locks, &mount, &fates) {
+            Some(upper) => {
+                let parent =
+                    Arc::clone(locks.parent(&mount).expect("only attached mounts have counterparts"));
+                let dentry = Arc::clone(locks.mountpoint(&mount).expect("it has a parent"));
+                let joint = locks.prepare(&upper, &parent, &dentry)?;
+                Some((upper, joint))
+            }
+            None => None,
+        };
+        plan.push(Going { mount, slides });
+    }
+    Ok(plan)
+}
+
+/// The counterparts of `removed` in the receivers of their parents, each once.
+fn candidates<D: Dentry>(
+    locks: &WriteSet<D>,
+    removed: &[Arc<Mount<D>>],
+) -> Result<Vec<Arc<Mount<D>>>, Retry<D>> {
+    let mut seen: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for mount in removed {
+        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) else { continue };
+        let on = locks.mountpoint(mount).expect("it has a parent");
+        match receivers(locks, parent) {
+            Err(closure) => missing.push(closure),
+            Ok(receivers) => found.extend(
+                receivers
+                    .iter()
+                    .filter_map(|receiver| locks.child_at(&receiver.mount, on))
+                    .filter(|mount| seen.insert(mount.unique_id())),
+            ),
+        }
+    }
+    if missing.is_empty() { Ok(found) } else { Err(Retry::With(missing)) }
+}
+
+#[derive(Clone, Copy)]
+struct Fate {
+    goes: bool,
+    /// It and everything below it goes.
+    wholly: bool,
+}
+
+struct Fates {
+    known: BTreeMap<u64, Fate>,
+}
+
+impl Fates {
+    fn goes<D: Dentry>(&self, mount: &Mount<D>) -> bool {
+        self.known.get(&mount.unique_id()).is_some_and(|fate| fate.goes)
+    }
+
+    /// Decides about `candidate` and every candidate below it, children first, without recursion.
+    fn decide<D: Dentry>(
+        &mut self,
+        locks: &WriteSet<D>,
+        candidate: &Arc<Mount<D>>,
+        eligible: &BTreeSet<u64>,
+    ) {
+        let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
+        while let Some((mount, children_decided)) = waiting.pop() {
+            let id = mount.unique_id();
+            if self.known.contains_key(&id) {
+                continue;
+            }
+            if !eligible.contains(&id) {
+                // It stays; what is below it is no concern of those above it.
+                self.known.insert(id, Fate { goes: false, wholly: false });
+            } else if !children_decided {
+                waiting.push((Arc::clone(&mount), true));
+                waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
+            } else {
+                let wholly = |child: &Arc<Mount<D>>| self.known[&child.unique_id()].wholly;
+                let on_root = |child: &Arc<Mount<D>>| {
+                    locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
+                };
+                let goes = locks.children(&mount).all(|child| on_root(child) || wholly(child));
+                let wholly = goes && locks.children(&mount).all(wholly);
+                self.known.insert(id, Fate { goes, wholly });
+            }
+        }
+    }
+}
+
+/// The first mount of the stack on `mount`'s root that stays.
+fn survivor<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, fates: &Fates) -> Option<Arc<Mount<D>>> {
+    core::iter::successors(locks.overmount(mount), |upper| locks.overmount(upper))
+        .find(|upper| !fates.goes(upper))
+}
+
+fn depth<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> usize {
+    core::iter::successors(locks.parent(mount), |mount| locks.parent(mount)).count()
+}
+
+/// Removes them. Returns how many.
+fn commit<D: Dentry>(locks: &mut WriteSet<D>, going: Vec<Going<D>>, how: Leave) -> usize {
+    let count = going.len();
+    let goes: BTreeSet<u64> = going.iter().map(|going| going.mount.unique_id()).collect();
+    let mut changes: BTreeMap<_, (Arc<MntNamespace<D>>, usize)> = BTreeMap::new();
+    for Going { mount, slides } in &going {
+        let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
+        let weight = if slides.is_some() { 2 } else { 1 };
+        changes.entry(ns.id()).or_insert_with(|| (Arc::clone(ns), 0)).1 += weight;
+        leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
+    }
+    let guard = pin();
+    for (ns, weight) in changes.values() {
+        if *weight > 1 {
+            locks.begin(ns, &guard);
+        }
+    }
+    for Going { mount, slides } in going {
+        match slides {
+            Some((upper, joint)) => locks.leave_beneath(&mount, how, &upper, joint, &guard),
+            None => locks.leave(&mount, how, &guard),
+        }
+    }
+    locks.end();
+    count
+}

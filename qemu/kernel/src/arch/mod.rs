@@ -1,0 +1,13 @@
+//! x86-64: all that is not portable, and with `boot` and `mm` the only place of `unsafe`.
+
+pub(crate) mod acpi;
+pub(crate) mod clock;
+pub(crate) mod context;
+pub(crate) mod cpu;
+pub(crate) mod descriptors;
+pub(crate) mod lapic;
+pub(crate) mod percpu;
+pub(crate) mod power;
+pub(crate) mod serial;
+pub(crate) mod spin;
+pub(crate) mod trap;

@@ -1,0 +1,357 @@
+//! The heap: `talc` under one lock, with a depot per size class and per-CPU magazines in front of it.
+//!
+//! 1. A size up to 4 KiB falls into one of [`SIZES`]. Each CPU keeps a magazine per class: two lists of free
+//!    objects, each at most one batch long. Allocating and freeing there touch this CPU's memory only.
+//! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are
+//!    both full gives a whole batch to it, in a few instructions under the depot's lock. What one CPU
+//!    allocates and another one frees, as a reclaimer does all the time, travels back that way.
+//! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back.
+//! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
+//!
+//! # Invariants
+//! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt
+//!   handler.
+//! - `[Class]` An object of a class is allocated from `talc` with that class's layout and nothing else; a
+//!   size maps to the same class when it is freed.
+//! - `[Free]` A free object lies in exactly one list; its first word links to the next one of the list, and
+//!   the second word of a batch's first object to the next batch of the depot.
+//!
+//! # Lock order
+//! A class's depot and `CENTRAL` are leaves; no CPU holds two of them. Interrupt handlers neither allocate
+//! nor free.
+//!
+//! # Left out
+//! Giving idle objects back under memory pressure: each class may keep [`DEPOT_BATCHES_MAX`] batches.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use talc::base::Talc;
+use talc::base::binning::DefaultBinning;
+use talc::source::Manual;
+
+use super::frames::FRAME;
+use super::phys_to_virt;
+use crate::arch::percpu::{self, PreemptOff};
+use crate::arch::spin::SpinLock;
+
+/// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's
+/// bags.
+const SIZES: [usize; CLASSES] =
+    [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2176, 3072, 4096];
+const CLASSES: usize = 17;
+const ALIGN: usize = 16;
+/// A depot that holds so many batches gives the next one back.
+const DEPOT_BATCHES_MAX: usize = 1024;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+static CENTRAL: SpinLock<Talc<Manual, DefaultBinning>> = SpinLock::new(Talc::new(Manual));
+static DEPOTS: [SpinLock<Depot>; CLASSES] =
+    [const { SpinLock::new(Depot { first: ptr::null_mut(), batches: 0 }) }; CLASSES];
+
+/// Class of each size, by `size.div_ceil(16)`.
+static CLASS: [u8; SIZES[CLASSES - 1] / 16 + 1] = {
+    let mut table = [0; _];
+    let (mut unit, mut class) = (1, 0);
+    while unit < table.len() {
+        if unit * 16 > SIZES[class] {
+            class += 1;
+        }
+        table[unit] = class as u8;
+        unit += 1;
+    }
+    table
+};
+
+/// Objects of a batch: about 16 KiB, between 4 and 32.
+const fn batch_of(class: usize) -> usize {
+    let fit = (16 << 10) / SIZES[class];
+    if fit > 32 {
+        32
+    } else if fit < 4 {
+        4
+    } else {
+        fit
+    }
+}
+
+/// A free object, see [Free].
+struct Free {
+    next: *mut Free,
+    next_batch: *mut Free,
+}
+
+/// A list of free objects.
+struct List {
+    head: *mut Free,
+    count: usize,
+}
+
+impl List {
+    const EMPTY: Self = Self { head: ptr::null_mut(), count: 0 };
+
+    /// # Safety
+    /// `object` is free memory of the list's class, in no list.
+    unsafe fn push(&mut self, object: *mut u8) {
+        let object = object.cast::<Free>();
+        // SAFETY: at least 16 bytes, 16-aligned, and nobody else's (caller).
+        unsafe { object.write(Free { next: self.head, next_batch: ptr::null_mut() }) };
+        self.head = object;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<NonNull<u8>> {
+        let object = NonNull::new(self.head)?;
+        // SAFETY: [Free]: it is in this list, so its first word is the link.
+        self.head = unsafe { object.as_ref().next };
+        self.count -= 1;
+        Some(object.cast())
+    }
+}
+
+/// One class's full batches, for all CPUs.
+struct Depot {
+    first: *mut Free,
+    batches: usize,
+}
+
+// SAFETY: it owns the free objects behind its pointer ([Free]); no CPU's data is among them.
+unsafe impl Send for Depot {}
+
+/// One CPU's free objects of one class. `loaded` serves; `spare` is empty or full, and swaps with it.
+struct Magazine {
+    loaded: List,
+    spare: List,
+}
+
+impl Magazine {
+    /// Finds an object when `loaded` is empty. `None` when memory is out.
+    #[cold]
+    fn reload(&mut self, class: usize) -> Option<NonNull<u8>> {
+        if self.spare.count > 0 {
+            core::mem::swap(&mut self.loaded, &mut self.spare);
+            return self.loaded.pop();
+        }
+        {
+            let mut depot = DEPOTS[class].lock();
+            if let Some(batch) = NonNull::new(depot.first) {
+                // SAFETY: [Free]: the first object of a batch in the depot; its second word is the link.
+                depot.first = unsafe { batch.as_ref().next_batch };
+                depot.batches -= 1;
+                self.loaded = List { head: batch.as_ptr(), count: batch_of(class) };
+            }
+        }
+        if self.loaded.count == 0 {
+            let mut central = CENTRAL.lock();
+            for _ in 0..batch_of(class) {
+                // SAFETY: the size is not zero.
+                let Some(object) = (unsafe { central.allocate(class_layout(class)) }) else { break };
+                // SAFETY: fresh memory of the class's layout.
+                unsafe { self.loaded.push(object.as_ptr()) };
+            }
+        }
+        self.loaded.pop()
+    }
+
+    /// Makes room in `loaded` when it is full.
+    #[cold]
+    fn unload(&mut self, class: usize) {
+        core::mem::swap(&mut self.loaded, &mut self.spare);
+        if self.loaded.count == 0 {
+            return;
+        }
+        let mut batch = core::mem::replace(&mut self.loaded, List::EMPTY);
+        {
+            let mut depot = DEPOTS[class].lock();
+            if depot.batches < DEPOT_BATCHES_MAX {
+                // SAFETY: [Free]: a full batch, ours until this very store puts it into the depot.
+                unsafe { (*batch.head).next_batch = depot.first };
+                depot.first = batch.head;
+                depot.batches += 1;
+                return;
+            }
+        }
+        let mut central = CENTRAL.lock();
+        while let Some(object) = batch.pop() {
+            // SAFETY: [Class]: it came from `talc` with this layout, and left its list.
+            unsafe { central.deallocate(object.as_ptr(), class_layout(class)) };
+        }
+    }
+}
+
+/// One CPU's magazines and counters.
+pub(crate) struct Magazines {
+    classes: UnsafeCell<[Magazine; CLASSES]>,
+    /// Bytes allocated here minus bytes freed here; only the sum over all CPUs means something.
+    live_bytes: AtomicI64,
+    live_objects: AtomicI64,
+}
+
+// SAFETY: `classes` is touched by its own CPU only ([Own]); the counters are atomic.
+unsafe impl Sync for Magazines {}
+
+impl Magazines {
+    pub(crate) const fn new() -> Self {
+        Self {
+            classes: UnsafeCell::new(
+                [const { Magazine { loaded: List::EMPTY, spare: List::EMPTY } }; CLASSES],
+            ),
+            live_bytes: AtomicI64::new(0),
+            live_objects: AtomicI64::new(0),
+        }
+    }
+
+    fn count(&self, objects: i64, bytes: usize) {
+        // Relaxed, plain load and store: statistics, written by this CPU alone.
+        self.live_bytes.store(self.live_bytes.load(Relaxed) + objects * bytes as i64, Relaxed);
+        self.live_objects.store(self.live_objects.load(Relaxed) + objects, Relaxed);
+    }
+}
+
+/// What is allocated and not freed, in all. Exact when no CPU allocates meanwhile; what was allocated before
+/// the CPUs' blocks stood is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Bytes, rounded up to the sizes of the classes.
+    pub(crate) bytes: i64,
+    /// Number of allocations.
+    pub(crate) objects: i64,
+}
+
+/// Sums the CPUs' counters.
+pub(crate) fn live() -> Live {
+    percpu::all().fold(Live { bytes: 0, objects: 0 }, |sum, cpu| Live {
+        // Relaxed: statistics.
+        bytes: sum.bytes + cpu.magazines.live_bytes.load(Relaxed),
+        objects: sum.objects + cpu.magazines.live_objects.load(Relaxed),
+    })
+}
+
+/// Gives a range of free RAM to the heap.
+pub(super) fn add(range: Range<u64>) {
+    let bytes = (range.end - range.start) as usize;
+    if bytes >= 4 * FRAME as usize {
+        // SAFETY: the range is free RAM ([Reserved] in `frames`), mapped by the direct map, and nobody else
+        // has it.
+        unsafe { CENTRAL.lock().claim(phys_to_virt(range.start) as *mut u8, bytes) };
+    }
+}
+
+/// Returns the direct map's address of a zeroed page, never to be freed.
+pub(super) fn alloc_frame() -> Option<usize> {
+    let layout = Layout::from_size_align(FRAME as usize, FRAME as usize).ok()?;
+    // SAFETY: the size is not zero.
+    let frame = unsafe { CENTRAL.lock().allocate(layout) }?;
+    // SAFETY: so many bytes at `frame` are ours.
+    unsafe { frame.as_ptr().write_bytes(0, layout.size()) };
+    Some(frame.as_ptr() as usize)
+}
+
+/// The class that serves `layout`, if one does.
+fn class_of(layout: Layout) -> Option<usize> {
+    let fits = layout.size() <= SIZES[CLASSES - 1] && layout.align() <= ALIGN;
+    fits.then(|| usize::from(CLASS[layout.size().div_ceil(16)]))
+}
+
+fn class_layout(class: usize) -> Layout {
+    // SAFETY: a power of two, and far from overflow.
+    unsafe { Layout::from_size_align_unchecked(SIZES[class], ALIGN) }
+}
+
+struct Heap;
+
+// SAFETY: memory comes from `talc`, each object to one owner at a time: an object is either allocated or in
+// exactly one magazine. A class's objects satisfy every layout that maps to it ([Class]).
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let off = PreemptOff::new();
+        let Some(cpu) = percpu::current() else {
+            // SAFETY: the caller's layout has a size that is not zero.
+            return unsafe { CENTRAL.lock().allocate(whole(layout)) }
+                .map_or(ptr::null_mut(), NonNull::as_ptr);
+        };
+        debug_assert!(!cpu.in_interrupt(), "an interrupt handler allocates");
+        let Some(class) = class_of(layout) else {
+            // SAFETY: as above.
+            let got = unsafe { CENTRAL.lock().allocate(layout) };
+            if got.is_some() {
+                cpu.magazines.count(1, layout.size());
+            }
+            return got.map_or(ptr::null_mut(), NonNull::as_ptr);
+        };
+        // SAFETY: [Own]: this CPU, preemption off until `off` drops, not in an interrupt (asserted above).
+        let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
+        let object = match magazine.loaded.pop() {
+            Some(object) => Some(object),
+            None => magazine.reload(class),
+        };
+        if object.is_some() {
+            cpu.magazines.count(1, SIZES[class]);
+        }
+        drop(off);
+        object.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        let off = PreemptOff::new();
+        let Some(cpu) = percpu::current() else {
+            // SAFETY: allocated below with the same rounding, if before the CPUs' blocks stood; ours to free.
+            unsafe { CENTRAL.lock().deallocate(object, whole(layout)) };
+            return;
+        };
+        debug_assert!(!cpu.in_interrupt(), "an interrupt handler frees");
+        let Some(class) = class_of(layout) else {
+            // SAFETY: the caller's object, allocated with this layout.
+            unsafe { CENTRAL.lock().deallocate(object, layout) };
+            cpu.magazines.count(-1, layout.size());
+            return;
+        };
+        // SAFETY: [Own], as in `alloc`.
+        let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
+        if magazine.loaded.count == batch_of(class) {
+            magazine.unload(class);
+        }
+        // SAFETY: the caller's object, of this class ([Class]), is free now.
+        unsafe { magazine.loaded.push(object) };
+        cpu.magazines.count(-1, SIZES[class]);
+        drop(off);
+    }
+
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller checked that `new_size`, rounded up to the alignment, does not overflow.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        match (class_of(layout), class_of(new)) {
+            (Some(old), Some(new)) if old == new => return object,
+            // SAFETY: neither size belongs to a class, so the object came from `talc` with `layout`.
+            (None, None) if unsafe { CENTRAL.lock().try_realloc_in_place(object, layout, new_size) } => {
+                if let Some(cpu) = percpu::current() {
+                    cpu.magazines.count(-1, layout.size());
+                    cpu.magazines.count(1, new_size);
+                }
+                return object;
+            }
+            _ => {}
+        }
+        // SAFETY: `new` has a size that is not zero (caller).
+        let moved = unsafe { self.alloc(new) };
+        if !moved.is_null() {
+            // SAFETY: two different objects, both at least this long; the old one is the caller's to free.
+            unsafe {
+                ptr::copy_nonoverlapping(object, moved, layout.size().min(new_size));
+                self.dealloc(object, layout);
+            }
+        }
+        moved
+    }
+}
+
+/// What an early allocation really asks for: its class's layout, so that it may be freed into a magazine
+/// later.
+fn whole(layout: Layout) -> Layout {
+    class_of(layout).map_or(layout, class_layout)
+}

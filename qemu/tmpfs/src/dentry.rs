@@ -1,0 +1,234 @@
+//! The dentry, which is the inode too: there are no hard links.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use mnt_table::dentry::{Dentry, LookupError, MountedHere};
+use mnt_table::reclaim::{Guard, pin};
+use mnt_table::sync::Mutex;
+use mnt_table::table::{Entry, Links, Table, Writer};
+
+use crate::name::{self, Name};
+use crate::place::{Place, PlaceCell};
+use crate::stats::{self, Shard};
+use crate::{FsError, TmpSuperBlock};
+
+/// What a dentry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// A directory, file or symbolic link.
+///
+/// Aligned so that the counts of the `Arc` around it, which change with every handle, are not on the line that walks
+/// read.
+#[repr(C, align(64))]
+pub struct TmpDentry {
+    // Read by walks, fixed but for the hint that something is mounted here.
+    /// The entries of a directory.
+    entries: Option<Table<DirEntry>>,
+    super_block: Arc<TmpSuperBlock>,
+    mounted_here: MountedHere<TmpDentry>,
+    // Read by `..` and by changes.
+    place: PlaceCell,
+    /// Written under the lock of its directory, and its own if it is one.
+    removed: AtomicBool,
+    ino: u64,
+    body: Body,
+}
+
+pub(crate) enum Body {
+    Directory(Mutex<Writer<DirEntry>>),
+    File(Mutex<Vec<u8>>),
+    Symlink(Box<[u8]>),
+}
+
+/// An entry of a directory. Never changes.
+#[repr(align(64))]
+pub(crate) struct DirEntry {
+    links: Links<DirEntry>,
+    hash: u64,
+    name: Name,
+    child: Arc<TmpDentry>,
+}
+
+// One line, so that a lookup that hits waits for one line per entry.
+const _: () = assert!(size_of::<DirEntry>() == 64 || size_of::<usize>() != 8);
+
+impl DirEntry {
+    pub(crate) fn new(hash: u64, name: Name, child: &Arc<TmpDentry>) -> Box<Self> {
+        Box::new(DirEntry { links: Links::new(), hash, name, child: Arc::clone(child) })
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, hash: u64, name: &[u8]) -> bool {
+        self.hash == hash && *self.name == *name
+    }
+
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub(crate) fn child(&self) -> &Arc<TmpDentry> {
+        &self.child
+    }
+}
+
+impl Entry for DirEntry {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
+}
+
+impl TmpDentry {
+    /// A dentry that no directory has an entry for.
+    pub(crate) fn new(
+        super_block: &Arc<TmpSuperBlock>,
+        place: Option<Place>,
+        kind: Kind,
+        target: &[u8],
+    ) -> Result<Arc<Self>, FsError> {
+        let (entries, body) = match kind {
+            Kind::Directory => {
+                let (table, writer) = Table::new().ok_or(FsError::NoMemory)?;
+                (Some(table), Body::Directory(Mutex::new(writer)))
+            }
+            Kind::File => (None, Body::File(Mutex::new(Vec::new()))),
+            Kind::Symlink => (None, Body::Symlink(target.into())),
+        };
+        Shard::add(&stats::of(super_block.dev()).dentries, 1);
+        Ok(Arc::new(TmpDentry {
+            entries,
+            super_block: Arc::clone(super_block),
+            mounted_here: MountedHere::new(),
+            place: PlaceCell::new(place.map(Box::new)),
+            removed: AtomicBool::new(false),
+            ino: super_block.next_ino(),
+            body,
+        }))
+    }
+
+    /// What it is. Fixed for life.
+    pub fn kind(&self) -> Kind {
+        match self.body {
+            Body::Directory(_) => Kind::Directory,
+            Body::File(_) => Kind::File,
+            Body::Symlink(_) => Kind::Symlink,
+        }
+    }
+
+    /// The identity: the superblock's `dev`, and a number that is never used again in it.
+    pub fn id(&self) -> (u32, u64) {
+        (self.super_block.dev(), self.ino)
+    }
+
+    pub(crate) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    pub(crate) fn place(&self) -> &PlaceCell {
+        &self.place
+    }
+
+    /// The entries and their writer's lock.
+    pub(crate) fn directory(&self) -> Result<(&Table<DirEntry>, &Mutex<Writer<DirEntry>>), FsError> {
+        match (&self.entries, &self.body) {
+            (Some(entries), Body::Directory(writer)) => Ok((entries, writer)),
+            _ => Err(FsError::NotDirectory),
+        }
+    }
+
+    /// Marks it removed. Context: holds the lock of its directory, and its own if it is one.
+    pub(crate) fn set_removed(&self) {
+        // Release: pairs with the Acquire in `is_removed`, for who does not hold the lock.
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// A handle of the entry `name`.
+    pub(crate) fn get(&self, hash: u64, name: &[u8]) -> Result<Option<Arc<TmpDentry>>, FsError> {
+        let guard = pin();
+        let (entries, _) = self.directory()?;
+        Ok(entries.find(hash, |entry| entry.is(hash, name), &guard).map(|entry| Arc::clone(&entry.child)))
+    }
+}
+
+impl Drop for TmpDentry {
+    fn drop(&mut self) {
+        let live = stats::of(self.super_block.dev());
+        if let Body::File(contents) = &mut self.body {
+            Shard::add(&live.bytes, -(contents.get_mut().len() as i64));
+        }
+        Shard::add(&live.dentries, -1);
+    }
+}
+
+impl fmt::Debug for TmpDentry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dev, ino) = self.id();
+        write!(out, "{:?} {dev}:{ino}", self.kind())
+    }
+}
+
+impl Dentry for TmpDentry {
+    type SuperBlock = TmpSuperBlock;
+
+    #[inline]
+    fn super_block(&self) -> &Arc<TmpSuperBlock> {
+        &self.super_block
+    }
+
+    #[inline]
+    fn mounted_here(&self) -> &MountedHere<Self> {
+        &self.mounted_here
+    }
+
+    #[inline]
+    fn is_dir(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    #[inline]
+    fn lookup<'g>(&'g self, name: &[u8], guard: &'g Guard) -> Result<&'g Arc<Self>, LookupError> {
+        let Some(entries) = &self.entries else { return Err(LookupError::NotDirectory) };
+        let hash = name::hash(name);
+        match entries.find(hash, |entry| entry.is(hash, name), guard) {
+            Some(entry) => Ok(&entry.child),
+            None => Err(LookupError::NotFound),
+        }
+    }
+
+    #[inline]
+    fn parent<'g>(&'g self, guard: &'g Guard) -> Option<(&'g [u8], &'g Arc<Self>)> {
+        self.place.get(guard).map(|place| (&*place.name, &place.parent))
+    }
+
+    #[inline]
+    fn symlink(&self) -> Option<&[u8]> {
+        // A directory says so on the line that the walk has read already.
+        if self.is_dir() {
+            return None;
+        }
+        match &self.body {
+            Body::Symlink(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    fn is_removed(&self) -> bool {
+        // Acquire: pairs with the Release in `set_removed`.
+        self.removed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,160 @@
+//! An instance of the file system, and how it is taken apart.
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use mnt_table::dentry::{ActiveMounts, Dentry, SuperBlock};
+use mnt_table::reclaim::{self, pin};
+use mnt_table::sync::Mutex;
+
+use crate::FsError;
+use crate::dentry::{Kind, TmpDentry};
+use crate::stats::{self, Shard};
+
+/// What a superblock is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The device's minor number, which tells this instance from others.
+    pub dev: u32,
+    /// The name of the file system type that mountinfo shows.
+    pub fs_type: &'a [u8],
+    /// The source that mountinfo shows.
+    pub source: &'a [u8],
+    /// Whether changes fail with `EROFS`.
+    pub read_only: bool,
+}
+
+/// An instance of the file system.
+pub struct TmpSuperBlock {
+    active: ActiveMounts,
+    dev: u32,
+    fs_type: Box<[u8]>,
+    source: Arc<[u8]>,
+    read_only: AtomicBool,
+    inos: AtomicU64,
+    /// Held by renames from one directory to another: nothing else changes who is below whom.
+    pub(crate) rename: Mutex<()>,
+    /// Weak, because the root owns the superblock.
+    root: Mutex<Weak<TmpDentry>>,
+    shut_down: AtomicBool,
+}
+
+impl TmpSuperBlock {
+    /// An empty instance; returns its root, which keeps it alive.
+    ///
+    /// Mounts end it, by [`SuperBlock::shutdown`]; whoever fills it and never mounts it calls that.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    #[expect(clippy::new_ret_no_self, reason = "a superblock is had by its root")]
+    pub fn new(options: Options<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        Shard::add(&stats::of(options.dev).super_blocks, 1);
+        let super_block = Arc::new(TmpSuperBlock {
+            active: ActiveMounts::new(),
+            dev: options.dev,
+            fs_type: options.fs_type.into(),
+            source: options.source.into(),
+            read_only: AtomicBool::new(options.read_only),
+            inos: AtomicU64::new(1),
+            rename: Mutex::new(()),
+            root: Mutex::new(Weak::new()),
+            shut_down: AtomicBool::new(false),
+        });
+        let root = TmpDentry::new(&super_block, None, Kind::Directory, b"")?;
+        *super_block.root.lock() = Arc::downgrade(&root);
+        Ok(root)
+    }
+
+    /// The device's minor number.
+    pub fn dev(&self) -> u32 {
+        self.dev
+    }
+
+    /// The name of the file system type.
+    pub fn fs_type(&self) -> &[u8] {
+        &self.fs_type
+    }
+
+    /// The source.
+    pub fn source(&self) -> &Arc<[u8]> {
+        &self.source
+    }
+
+    /// Whether changes fail with `EROFS`.
+    pub fn is_read_only(&self) -> bool {
+        // Relaxed: one word that stands for itself.
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether changes fail; those under way go on.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_write(&self) -> Result<(), FsError> {
+        if self.is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// The root; `None` when nothing of the tree is left.
+    pub fn root(&self) -> Option<Arc<TmpDentry>> {
+        self.root.lock().upgrade()
+    }
+
+    /// Whether the tree was taken apart.
+    pub fn is_shut_down(&self) -> bool {
+        // Acquire: pairs with the AcqRel in `shutdown`.
+        self.shut_down.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn next_ino(&self) -> u64 {
+        // Relaxed: a number.
+        self.inos.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for TmpSuperBlock {
+    fn drop(&mut self) {
+        Shard::add(&stats::of(self.dev).super_blocks, -1);
+    }
+}
+
+impl SuperBlock for TmpSuperBlock {
+    fn active(&self) -> &ActiveMounts {
+        &self.active
+    }
+
+    /// Takes the tree apart: marks every directory removed, unlinks every entry and forgets every place, so that all of
+    /// it is free after one grace period but for what somebody still has a handle of.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    fn shutdown(&self) {
+        assert!(!self.shut_down.swap(true, Ordering::AcqRel), "a superblock is shut down once");
+        let mut waiting: Vec<Arc<TmpDentry>> = self.root().into_iter().collect();
+        while let Some(directory) = waiting.pop() {
+            let Ok((entries, writer)) = directory.directory() else { continue };
+            let guard = pin();
+            let mut writer = writer.lock();
+            // From here on nothing is added.
+            directory.set_removed();
+            let found: Vec<_> = writer.entries().collect();
+            for entry in found {
+                // SAFETY: linked, and not removed before the call below.
+                let child = Arc::clone(unsafe { entry.as_ref() }.child());
+                child.place().set(None, &guard);
+                // SAFETY: found linked under this lock, and removed once.
+                unsafe { writer.remove(entries, entry, &guard) };
+                if child.is_dir() {
+                    waiting.push(child);
+                } else {
+                    child.set_removed();
+                }
+            }
+            drop(writer);
+            drop(guard);
+            reclaim::relieve();
+        }
+    }
+}

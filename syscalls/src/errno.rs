@@ -1,0 +1,71 @@
+//! Error numbers, and what the lower crates' errors are in them.
+
+use linux_raw_sys::errno;
+use mnt_table::walk::WalkError;
+
+/// A Linux error number, positive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Errno(u32);
+
+macro_rules! names {
+    ($($name:ident)*) => {
+        impl Errno {
+            $(
+                #[doc = concat!("`", stringify!($name), "`")]
+                pub const $name: Errno = Errno(errno::$name);
+            )*
+        }
+
+        impl core::fmt::Debug for Errno {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match *self {
+                    $(Errno::$name => f.write_str(stringify!($name)),)*
+                    Errno(number) => write!(f, "errno {number}"),
+                }
+            }
+        }
+    };
+}
+
+names! { EBUSY EEXIST EINVAL ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTEMPTY EPERM EROFS EXDEV }
+
+impl Errno {
+    /// The number.
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl core::fmt::Display for Errno {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl core::error::Error for Errno {}
+
+impl From<WalkError> for Errno {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::NotFound => Errno::ENOENT,
+            WalkError::NotDirectory => Errno::ENOTDIR,
+            WalkError::Loop => Errno::ELOOP,
+            WalkError::NameTooLong => Errno::ENAMETOOLONG,
+            WalkError::NoLastName => Errno::EBUSY,
+        }
+    }
+}
+
+impl From<propagate::Error> for Errno {
+    fn from(error: propagate::Error) -> Self {
+        match error {
+            propagate::Error::Invalid => Errno::EINVAL,
+            propagate::Error::NotFound => Errno::ENOENT,
+            propagate::Error::Busy => Errno::EBUSY,
+            propagate::Error::Loop => Errno::ELOOP,
+            propagate::Error::NotDirectory => Errno::ENOTDIR,
+            propagate::Error::Limit => Errno::ENOSPC,
+            propagate::Error::NoMemory => Errno::ENOMEM,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The lines of `/proc/PID/mountinfo`: which mounts a task sees, where, and with which tags.
+//!
+//! Taken under the namespace's lock, so a listing is one moment; and under the locks of the groups up the chains of
+//! masters, to tell the dominating group (`propagate_from`).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::mount::MountFlags;
+use mnt_table::namespace::MntNamespace;
+use mnt_table::{Dentry, Group, Guard, LockPlan, Missing, Mount, WriteSet, pin};
+use propagate::pivot_root::{Position, is_reachable};
+use propagate::{Retry, with_locks};
+
+use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
+use crate::{Errno, Show, Task};
+
+/// What mountinfo shows to `task`, in order of creation.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
+    let ns = task.namespace();
+    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &task.fs().root(), show))?)
+}
+
+fn list<D: Dentry>(
+    locks: &WriteSet<D>,
+    ns: &Arc<MntNamespace<D>>,
+    root: &Position<D>,
+    show: &impl Show<D>,
+) -> Result<Vec<MountInfo>, Retry<D>> {
+    let guard = pin();
+    let mut visible = Vec::new();
+    // Groups with a member that this reader sees.
+    let mut groups: BTreeMap<u64, u32> = BTreeMap::new();
+    for mount in locks.mounts(ns) {
+        let top = (Arc::clone(mount), Arc::clone(mount.root()));
+        if is_reachable(locks, &top, root) {
+            if let Some((group, _)) = mount.propagation().peers {
+                groups.insert(group.stamp(), group.id());
+            }
+            visible.push(mount);
+        }
+    }
+    let mut missing = Vec::new();
+    let mut lines = Vec::new();
+    for mount in visible {
+        match propagate_from(locks, mount, &groups) {
+            Ok(from) => lines.push(line(locks, mount, root, from, show, &guard)),
+            Err(group) => missing.push(Missing::Group(group)),
+        }
+    }
+    if missing.is_empty() { Ok(lines) } else { Err(Retry::With(missing)) }
+}
+
+/// The dominating group of a slave: the first one up the chain of masters that the reader sees, if it is not the direct
+/// master's. An error names a group that must be locked to look further.
+fn propagate_from<D: Dentry>(
+    locks: &WriteSet<D>,
+    mount: &Mount<D>,
+    groups: &BTreeMap<u64, u32>,
+) -> Result<Option<u32>, Arc<Group<D>>> {
+    let Some(direct) = mount.propagation().master.map(|link| link.group) else { return Ok(None) };
+    let mut at = Arc::clone(&direct);
+    loop {
+        if let Some(id) = groups.get(&at.stamp()) {
+            return Ok((at.stamp() != direct.stamp()).then_some(*id));
+        }
+        if !locks.holds_group(&at) {
+            return Err(at);
+        }
+        let members = &locks.group(&at).members;
+        let above = members.first().and_then(|first| members.get(first).mount.propagation().master);
+        match above {
+            Some(link) => at = link.group,
+            None => return Ok(None),
+        }
+    }
+}
+
+fn line<D: Dentry>(
+    locks: &WriteSet<D>,
+    mount: &Arc<Mount<D>>,
+    root: &Position<D>,
+    propagate_from: Option<u32>,
+    show: &impl Show<D>,
+    guard: &Guard,
+) -> MountInfo {
+    let (major, minor) = show.device(mount.root());
+    let here = mount.propagation();
+    MountInfo {
+        id: mount.id(),
+        parent: locks.parent(mount).unwrap_or(mount).id(),
+        major,
+        minor,
+        root: show.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
+        mountpoint: path_from(locks, mount, root, guard),
+        options: MountOptions::new(option_flags(mount.flags())),
+        tags: PropagationTags {
+            shared: here.peers.map(|(group, _)| group.id()),
+            master: here.master.map(|link| link.group.id()),
+            propagate_from,
+            unbindable: locks.is_unbindable(mount),
+        },
+        fs_type: show.fs_type(mount.root()),
+        source: mount.source().to_vec(),
+        super_options: show.options(mount.root()),
+    }
+}
+
+fn option_flags(flags: MountFlags) -> OptionFlags {
+    let named = [
+        (MountFlags::READONLY, OptionFlags::RDONLY),
+        (MountFlags::NOSUID, OptionFlags::NOSUID),
+        (MountFlags::NODEV, OptionFlags::NODEV),
+        (MountFlags::NOEXEC, OptionFlags::NOEXEC),
+        (MountFlags::NOATIME, OptionFlags::NOATIME),
+        (MountFlags::NODIRATIME, OptionFlags::NODIRATIME),
+        (MountFlags::RELATIME, OptionFlags::RELATIME),
+        (MountFlags::NOSYMFOLLOW, OptionFlags::NOSYMFOLLOW),
+    ];
+    named.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word).collect()
+}
+
+/// A mount's flags from the words of a mountinfo line.
+pub fn flags_of(options: OptionFlags) -> MountFlags {
+    MountFlags::all().iter().filter(|flag| options.contains(option_flags(*flag))).collect()
+}
+
+/// The path of a dentry in its file system.
+fn root_path<D: Dentry>(dentry: &Arc<D>, guard: &Guard) -> Vec<u8> {
+    let mut names = Vec::new();
+    climb(dentry, None, &mut names, guard);
+    let mut path = join(names);
+    if dentry.is_removed() {
+        path.extend_from_slice(b"//deleted");
+    }
+    path
+}
+
+/// The path from `root` to the root of `mount`, which is reachable from there.
+fn path_from<D: Dentry>(
+    locks: &WriteSet<D>,
+    mount: &Arc<Mount<D>>,
+    root: &Position<D>,
+    guard: &Guard,
+) -> Vec<u8> {
+    let mut names = Vec::new();
+    let mut at = mount;
+    while !Arc::ptr_eq(at, &root.0) {
+        let (Some(parent), Some(on)) = (locks.parent(at), locks.mountpoint(at)) else { break };
+        let stop = if Arc::ptr_eq(parent, &root.0) { &root.1 } else { parent.root() };
+        climb(on, Some(stop), &mut names, guard);
+        at = parent;
+    }
+    join(names)
+}
+
+/// Pushes the names from `from` up to, and without, `to` or the root of the file system.
+fn climb<D: Dentry>(from: &Arc<D>, to: Option<&Arc<D>>, names: &mut Vec<Vec<u8>>, guard: &Guard) {
+    let mut at: &Arc<D> = from;
+    while to.is_none_or(|to| !Arc::ptr_eq(at, to)) {
+        let Some((name, parent)) = at.parent(guard) else { break };
+        names.push(name.to_vec());
+        at = parent;
+    }
+}
+
+/// A path of `names`, which begin with the last.
+fn join(names: Vec<Vec<u8>>) -> Vec<u8> {
+    if names.is_empty() {
+        return b"/".to_vec();
+    }
+    names.into_iter().rev().flat_map(|name| [b"/".to_vec(), name].concat()).collect()
+}

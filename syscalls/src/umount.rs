@@ -1,0 +1,43 @@
+//! umount2(2).
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as abi;
+use mnt_table::walk::{Last, walk_to_change};
+use mnt_table::{Dentry, LockPlan};
+use propagate::umount::{detach, umount as remove};
+use propagate::{Error, with_locks};
+
+use crate::{Errno, Task};
+
+/// What an umount did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Mounts that went along elsewhere.
+    pub propagated: usize,
+}
+
+/// umount2(2). A plain umount has shut the file system down when it returns, if this was its last mount.
+///
+/// # Errors
+/// `EINVAL`: unknown flags; not the root of a mount of the caller's namespace, or its root mount. `EBUSY`: children or
+/// users, here or at a counterpart. Those of the walk. `ENOMEM`.
+pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<Done, Errno> {
+    let known = abi::MNT_FORCE | abi::MNT_DETACH | abi::UMOUNT_NOFOLLOW;
+    if flags & !known != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let last = if flags & abi::UMOUNT_NOFOLLOW != 0 { Last::NoFollowAndCross } else { Last::FollowAndCross };
+    let (mount, dentry) = walk_to_change(task.fs(), target, last)?;
+    if !Arc::ptr_eq(mount.root(), &dentry) {
+        return Err(Errno::EINVAL);
+    }
+    let ns = task.namespace();
+    let propagated = with_locks(LockPlan::new(&ns), |locks| {
+        if !locks.is_in(&mount, &ns) || locks.is_locked(&mount) || locks.parent(&mount).is_none() {
+            return Err(Error::Invalid.into());
+        }
+        if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) }
+    });
+    Ok(Done { propagated: propagated? })
+}
