@@ -39,11 +39,15 @@ pub mod epoch;
 pub mod harness;
 pub mod litmus;
 pub mod selftest;
+#[cfg(not(crossbeam_loom))]
+pub mod table;
 
 /// Every model of this build.
 pub fn models() -> Vec<harness::Model> {
     let models = [
         selftest::models(),
+        #[cfg(not(crossbeam_loom))]
+        table::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
     ];
@@ -53,6 +57,7 @@ pub fn models() -> Vec<harness::Model> {
 /// Plants `bug` wherever it is known, and takes all others away.
 pub fn plant(bug: Option<&'static str>) {
     selftest::plant(bug);
+    mnt_table::sync::plant(bug);
     #[cfg(crossbeam_loom)]
     epoch::plant(bug);
 }

@@ -38,14 +38,11 @@ use core::ptr::{self, NonNull};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicBool, AtomicPtr, Ordering, order, planted};
 
-/// Buckets of a new table.
-#[cfg(not(loom))]
-const FIRST_BITS: u32 = 3;
-#[cfg(loom)]
-const FIRST_BITS: u32 = 1;
+/// Buckets of a new table, as a power of two.
+const FIRST_BITS: u32 = if cfg!(loom) { 2 } else { 3 };
 
 /// Old buckets that each change links into the next array.
-const STEP: usize = 4;
+const STEP: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// An entry's links: one for each of the two arrays that can exist.
 pub struct Links<E>([AtomicPtr<E>; 2]);
@@ -209,7 +206,12 @@ struct Growth<E: Entry> {
 impl<E: Entry> Table<E> {
     /// An empty table and its writer, or `None` without memory.
     pub fn new() -> Option<(Table<E>, Writer<E>)> {
-        let first = Buckets::new(FIRST_BITS, 0)?;
+        Self::with_bits(FIRST_BITS)
+    }
+
+    /// As [`Table::new`], with `1 << bits` buckets; `bits` is not 0.
+    pub fn with_bits(bits: u32) -> Option<(Table<E>, Writer<E>)> {
+        let first = Buckets::new(bits, 0)?;
         let table = Table { current: AtomicPtr::new(first.as_ptr()) };
         let spare = Arc::new(AtomicBool::new(true));
         Some((table, Writer { current: first, len: 0, growth: None, spare }))
@@ -236,7 +238,7 @@ impl<E: Entry> Table<E> {
                 return Some(entry);
             }
             // Acquire [Publish]: as above, for the rest of the chain; [Tail] if `entry` was unlinked meanwhile.
-            at = entry.links().0[which].load(Ordering::Acquire);
+            at = entry.links().0[which].load(order(Ordering::Acquire, "next_load_relaxed"));
         }
         None
     }
@@ -433,7 +435,7 @@ impl<E: Entry> Writer<E> {
                 None => after,
             };
             // Release [Publish]: as in `link`. [Tail]: the entry's own link stays.
-            link.store(successor, Ordering::Release);
+            link.store(successor, order(Ordering::Release, "unlink_relaxed"));
             if planted("unlink_clears_next") {
                 entry.as_ref().links().0[which].store(ptr::null_mut(), Ordering::Release);
             }
@@ -459,6 +461,9 @@ impl<E: Entry> Writer<E> {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;
+            if index + 1 == buckets && planted("publish_before_linked") {
+                table.current.store(next.as_ptr(), Ordering::Release);
+            }
             // SAFETY: `current` is the writer's; entries in it are alive because they are linked.
             unsafe {
                 let which = self.current.as_ref().which;
@@ -468,7 +473,7 @@ impl<E: Entry> Writer<E> {
                     at = entry.as_ref().links().0[which].load(Ordering::Relaxed);
                 }
             }
-            if index + 1 == buckets || planted("publish_before_linked") {
+            if index + 1 == buckets {
                 self.finish_growth(table, guard);
             }
         }
