@@ -41,6 +41,9 @@ pub mod litmus;
 pub mod selftest;
 #[cfg(not(crossbeam_loom))]
 pub mod table;
+#[cfg(not(crossbeam_loom))]
+pub mod walk;
+pub mod world;
 
 /// Every model of this build.
 pub fn models() -> Vec<harness::Model> {
@@ -48,6 +51,8 @@ pub fn models() -> Vec<harness::Model> {
         selftest::models(),
         #[cfg(not(crossbeam_loom))]
         table::models(),
+        #[cfg(not(crossbeam_loom))]
+        walk::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
     ];

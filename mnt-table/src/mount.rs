@@ -46,7 +46,7 @@ use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Made, Mutex, Ordering, fence, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -85,6 +85,7 @@ pub(crate) mod state {
 /// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
 /// one.
 pub struct Edge<D: Dentry> {
+    made: Made,
     links: Links<Edge<D>>,
     parent: NonNull<Mount<D>>,
     dentry: *const D,
@@ -105,6 +106,7 @@ impl<D: Dentry> Edge<D> {
         child: &Arc<Mount<D>>,
     ) -> Self {
         Edge {
+            made: Made::now(),
             links: Links::new(),
             parent: NonNull::from(&**parent),
             dentry: Arc::as_ptr(mountpoint.dentry()),
@@ -132,6 +134,7 @@ impl<D: Dentry> Edge<D> {
 
     #[inline]
     pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
+        self.made.check();
         ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
     }
 }
@@ -326,6 +329,7 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Pair]: pairs with the Release in the tree's changes.
         // SAFETY: the edge is retired after this pointer stopped naming it [Reach].
         let edge = unsafe { self.edge.load(Ordering::Acquire).as_ref::<'g>() }?;
+        edge.made.check();
         Some((edge.parent(guard), edge.mountpoint().dentry()))
     }
 

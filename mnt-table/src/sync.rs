@@ -47,6 +47,30 @@ pub(crate) mod plain {
     }
 }
 
+/// A part of an object that says when the object was made. Nothing, except in models: there looking at it fails unless
+/// the making is ordered before, as it has to be for the plain fields beside it.
+pub(crate) struct Made(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+// SAFETY: the cell guards nothing; it is written when it is made and by nobody later.
+#[cfg(loom)]
+unsafe impl Sync for Made {}
+
+impl Made {
+    pub(crate) fn now() -> Self {
+        Made(
+            #[cfg(loom)]
+            loom::cell::UnsafeCell::new(()),
+        )
+    }
+
+    /// Somebody relies on the object as it was made.
+    #[inline(always)]
+    pub(crate) fn check(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+}
+
 /// Whether the running model planted the bug `name`.
 #[cfg(not(loom))]
 #[inline(always)]
