@@ -34,13 +34,19 @@
 
 #![cfg(loom)]
 
+#[cfg(not(crossbeam_loom))]
+pub mod anchors;
 #[cfg(crossbeam_loom)]
 pub mod epoch;
 pub mod harness;
 pub mod litmus;
+#[cfg(not(crossbeam_loom))]
+pub mod refs;
 pub mod selftest;
 #[cfg(not(crossbeam_loom))]
 pub mod table;
+#[cfg(not(crossbeam_loom))]
+pub mod umount;
 #[cfg(not(crossbeam_loom))]
 pub mod walk;
 pub mod world;
@@ -53,6 +59,12 @@ pub fn models() -> Vec<harness::Model> {
         table::models(),
         #[cfg(not(crossbeam_loom))]
         walk::models(),
+        #[cfg(not(crossbeam_loom))]
+        refs::models(),
+        #[cfg(not(crossbeam_loom))]
+        umount::models(),
+        #[cfg(not(crossbeam_loom))]
+        anchors::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
     ];

@@ -92,6 +92,7 @@ fn dotdot_vs_move() -> Model {
 /// covered name, which is what one edge without the other leads to.
 fn walk_vs_two_edges() -> Model {
     model(Layer::Structure, "walk_vs_two_edges")
+        .bound(3)
         .expect_outcomes(["p:", "q:"])
         .planted(["no_window", "no_validation", "sample_relaxed", "window_close_relaxed", "flag_clear_relaxed"])
         .run(|| {

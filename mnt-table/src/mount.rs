@@ -46,7 +46,7 @@ use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Made, Mutex, Ordering, fence, plain, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -85,7 +85,7 @@ pub(crate) mod state {
 /// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
 /// one.
 pub struct Edge<D: Dentry> {
-    made: Made,
+    memory: Memory,
     links: Links<Edge<D>>,
     parent: NonNull<Mount<D>>,
     dentry: *const D,
@@ -106,7 +106,7 @@ impl<D: Dentry> Edge<D> {
         child: &Arc<Mount<D>>,
     ) -> Self {
         Edge {
-            made: Made::now(),
+            memory: Memory::new(),
             links: Links::new(),
             parent: NonNull::from(&**parent),
             dentry: Arc::as_ptr(mountpoint.dentry()),
@@ -134,7 +134,7 @@ impl<D: Dentry> Edge<D> {
 
     #[inline]
     pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
-        self.made.check();
+        self.memory.check();
         ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
     }
 }
@@ -173,6 +173,7 @@ pub(crate) struct TreeLinks<D: Dentry> {
 
 /// An instance of a subtree of a file system somewhere in a tree.
 pub struct Mount<D: Dentry> {
+    memory: Memory,
     // Read by walks, written seldom.
     pub(crate) ns: AtomicPtr<MntNamespace<D>>,
     pub(crate) edge: AtomicPtr<Edge<D>>,
@@ -229,6 +230,7 @@ impl<D: Dentry> Mount<D> {
         spec.root.super_block().active().add();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new(Mount {
+            memory: Memory::new(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU32::new(state::NEW),
@@ -329,7 +331,7 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Pair]: pairs with the Release in the tree's changes.
         // SAFETY: the edge is retired after this pointer stopped naming it [Reach].
         let edge = unsafe { self.edge.load(Ordering::Acquire).as_ref::<'g>() }?;
-        edge.made.check();
+        edge.memory.check();
         Some((edge.parent(guard), edge.mountpoint().dentry()))
     }
 
@@ -337,6 +339,7 @@ impl<D: Dentry> Mount<D> {
     /// so its superblock was not being shut down.
     #[inline]
     pub(crate) fn is_sound(&self) -> bool {
+        self.memory.check();
         // Acquire [Killed]: pairs with the Release of DEAD, which comes before the superblock's shutdown.
         self.state.load(Ordering::Acquire) & (state::CHECK | state::DEAD) == 0
     }
@@ -366,7 +369,8 @@ impl<D: Dentry> Mount<D> {
         if self.is_sound() || planted("keep_without_state") {
             return Ok(MountRef(NonNull::from(self)));
         }
-        Err(Unkept(self.put(guard)))
+        let detached = self.put(guard);
+        Err(Unkept(detached.filter(|_| !planted("undo_forgets_settle"))))
     }
 
     /// Ends a reference; returns the mount if it is detached, to be settled after the pin.
@@ -392,6 +396,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     fn users_with(&self, anchors: &[Arc<Anchor<D>>]) -> u32 {
+        let anchors = if planted("anchors_not_summed") { &[] } else { anchors };
         anchors.iter().fold(self.refs.sum(), |sum, anchor| sum.wrapping_add(anchor.users.sum()))
     }
 
@@ -405,8 +410,10 @@ impl<D: Dentry> Mount<D> {
             return;
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
-        // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
-        fence(Ordering::SeqCst);
+        if !planted("settle_without_fence") {
+            // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
+            fence(Ordering::SeqCst);
+        }
         if self.users_with(&anchors) != 0 {
             // Release: as before the check.
             self.state.store(state::DETACHED, Ordering::Release);
@@ -415,7 +422,7 @@ impl<D: Dentry> Mount<D> {
         // Release [Killed].
         self.state.store(state::DEAD, Ordering::Release);
         drop(anchors);
-        // SAFETY: `detached_into_raw` left this count behind when the mount was detached, and the change from
+        // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
         let life = unsafe { Arc::from_raw(self) };
         life.bury();
@@ -569,12 +576,19 @@ impl<D: Dentry> Anchor<D> {
                 }
             };
             // Under the lock: an anchor whose sum is zero there has no user on the way.
-            anchor.users.get();
+            if !planted("anchor_get_unlocked") {
+                anchor.users.get();
+            }
             anchor
         };
-        // [Busy]: as in `Mount::keep`.
-        fence(Ordering::SeqCst);
-        if anchor.target(guard).is_sound() {
+        if planted("anchor_get_unlocked") {
+            anchor.users.get();
+        }
+        if !planted("anchor_without_fence") {
+            // [Busy]: as in `Mount::keep`.
+            fence(Ordering::SeqCst);
+        }
+        if anchor.target(guard).is_sound() || planted("anchor_without_state") {
             return Ok(anchor);
         }
         Err(anchor.put(guard))
@@ -629,7 +643,9 @@ impl<D: Dentry> Anchor<D> {
         for anchor in first.drain(..) {
             if anchor.users.sum() != 0 {
                 // Release [Anchor]: pairs with the Acquire in `target`.
-                anchor.target.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
+                anchor
+                    .target
+                    .store(ptr::from_ref(new).cast_mut(), order(Ordering::Release, "anchor_relaxed"));
                 second.push(anchor);
             }
         }

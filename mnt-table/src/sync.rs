@@ -47,27 +47,34 @@ pub(crate) mod plain {
     }
 }
 
-/// A part of an object that says when the object was made. Nothing, except in models: there looking at it fails unless
-/// the making is ordered before, as it has to be for the plain fields beside it.
-pub(crate) struct Made(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+/// A part of an object that stands for its memory. Nothing, except in models: there a [`check`](Memory::check) fails
+/// unless it comes after the object was made and before it is freed, as it must for the plain fields beside it.
+pub(crate) struct Memory(#[cfg(loom)] loom::cell::UnsafeCell<()>);
 
-// SAFETY: the cell guards nothing; it is written when it is made and by nobody later.
+// SAFETY: the cell guards nothing; loom checks the order of the accesses.
 #[cfg(loom)]
-unsafe impl Sync for Made {}
+unsafe impl Sync for Memory {}
 
-impl Made {
-    pub(crate) fn now() -> Self {
-        Made(
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Memory(
             #[cfg(loom)]
             loom::cell::UnsafeCell::new(()),
         )
     }
 
-    /// Somebody relies on the object as it was made.
+    /// Somebody reads the object.
     #[inline(always)]
     pub(crate) fn check(&self) {
         #[cfg(loom)]
         self.0.with(|_| ());
+    }
+}
+
+#[cfg(loom)]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
     }
 }
 

@@ -36,7 +36,7 @@ use alloc::sync::Arc;
 use core::ptr::{self, NonNull};
 
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicBool, AtomicPtr, Ordering, order, planted};
+use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
 
 /// Buckets of a new table, as a power of two.
 const FIRST_BITS: u32 = if cfg!(loom) { 2 } else { 3 };
@@ -99,6 +99,7 @@ impl<E: Entry> Drop for Unlinked<E> {
 /// A bucket array: this header, then `1 << bits` heads, in one allocation.
 #[repr(C)]
 struct Buckets<E> {
+    memory: Memory,
     bits: u32,
     which: usize,
     heads: [AtomicPtr<E>; 0],
@@ -117,7 +118,7 @@ impl<E: Entry> Buckets<E> {
         let at = NonNull::new(unsafe { alloc(layout) })?.cast::<Self>();
         // SAFETY: freshly allocated with room and alignment for the header and `1 << bits` heads behind it.
         unsafe {
-            at.write(Buckets { bits, which, heads: [] });
+            at.write(Buckets { memory: Memory::new(), bits, which, heads: [] });
             let first = at.cast::<u8>().add(heads).cast::<AtomicPtr<E>>();
             for index in 0..1usize << bits {
                 first.add(index).write(AtomicPtr::new(ptr::null_mut()));
@@ -151,6 +152,7 @@ impl<E: Entry> Buckets<E> {
         // SAFETY: by contract; the layout is the one that it was allocated with.
         unsafe {
             let bits = at.as_ref().bits;
+            ptr::drop_in_place(&raw mut (*at.as_ptr()).memory);
             for index in 0..1usize << bits {
                 ptr::drop_in_place(ptr::from_ref(Self::head_at(at, index)).cast_mut());
             }
@@ -228,6 +230,7 @@ impl<E: Entry> Table<E> {
         // SAFETY: never null; [Reach]: a replaced array is retired, and `_guard` is a pin.
         let (head, which) = unsafe {
             let array = NonNull::new_unchecked(array);
+            (*array.as_ptr()).memory.check();
             (Buckets::head(array, hash), (*array.as_ptr()).which)
         };
         // Acquire [Publish]: pairs with the Release in `link`, `unlink` and `replace`: the entry is whole.

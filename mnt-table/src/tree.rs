@@ -15,7 +15,7 @@ use core::ptr::{self, NonNull};
 use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
-use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, state};
+use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, detached_into_raw, state};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
@@ -365,6 +365,10 @@ impl<D: Dentry> WriteSet<D> {
         guard: &Guard,
     ) {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        if how == Leave::Detached && !planted("detached_count_late") {
+            // From the next store on a last put may settle it, and takes this count.
+            detached_into_raw(Arc::clone(mount));
+        }
         // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
         mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
         let old = self.tree(mount).parent.is_some().then(|| self.edge_of(mount));
@@ -398,6 +402,9 @@ impl<D: Dentry> WriteSet<D> {
     /// Everybody whose root or working directory is `old`'s root stands on `new`'s. In the window of a pivot.
     pub fn move_anchors(&mut self, old: &Arc<Mount<D>>, new: &Arc<Mount<D>>) {
         debug_assert!(self.namespace_of(old).is_some() && self.namespace_of(new).is_some());
+        if planted("anchors_outside_window") {
+            self.end();
+        }
         Anchor::move_all(old, new);
     }
 

@@ -223,7 +223,8 @@ fn try_walk<D: Dentry, R>(
     // A pivot between the first look and the sample.
     let again = start.resolve(&guard);
     walker.root = root.resolve(&guard);
-    if !core::ptr::eq(again.0, mount) || !walker.is_covered() {
+    let moved = !core::ptr::eq(again.0, mount) && !planted("resolve_once");
+    if moved || !walker.is_covered() {
         return Outcome::Again(Unkept(None));
     }
     let walked = walker.run(path, last);

@@ -483,8 +483,13 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     pin().retire_arc(mount);
                 }
                 Ended::Detached(mount) => {
-                    detached_into_raw(Arc::clone(&mount));
+                    if planted("detached_count_late") {
+                        detached_into_raw(Arc::clone(&mount));
+                    }
                     mount.settle();
+                    // A last put that came before the edge was unlinked retired its count then, which may be too early
+                    // for a reader that found the edge after that. This count lasts long enough for all.
+                    pin().retire_arc(mount);
                 }
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
