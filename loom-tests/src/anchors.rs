@@ -5,7 +5,8 @@ use std::sync::Arc;
 use loom::thread;
 use mnt_table::place::FsStruct;
 use mnt_table::platform::set_cpu;
-use mnt_table::{MntNamespace, Mount, WriteSet};
+use mnt_table::tree::Leave;
+use mnt_table::{MntNamespace, Mount, WriteSet, pin};
 
 use crate::harness::{Layer, Model, model};
 use crate::umount::umount;
@@ -13,7 +14,7 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    let mut models = vec![chdir_vs_walk(), fork_vs_umount(), fork_vs_pivot(), chdir_vs_pivot()];
+    let mut models = vec![chdir_vs_walk(), chdir_vs_detach(), fork_vs_umount(), fork_vs_pivot(), chdir_vs_pivot()];
     models.extend(walk_vs_pivot());
     models
 }
@@ -94,7 +95,7 @@ fn fork_vs_umount() -> Model {
     model(Layer::Structure, "fork_vs_umount")
         .bound(3)
         .expect_outcomes(["m:, busy", "r:, busy", "r:, umounted"])
-        .planted(["anchor_without_fence", "anchor_without_state", "busy_without_fence", "anchors_not_summed"])
+        .planted(["anchor_get_unlocked", "anchor_without_state", "anchors_not_summed"])
         .run(|| {
             let [r, m] = [FileSystem::new("r", ["a"]), FileSystem::new("m", [])];
             let (ns, root) = namespace(&r);
@@ -116,6 +117,37 @@ fn fork_vs_umount() -> Model {
             dissolve([ns]);
             world::end([&r, &m]);
             format!("{stands}, {umounted}")
+        })
+}
+
+/// The last task on a mount leaves it while it is detached: it is buried once, by whoever comes last.
+fn chdir_vs_detach() -> Model {
+    model(Layer::Structure, "chdir_vs_detach")
+        .expect_outcomes(["buried"])
+        .planted(["anchor_put_without_fence", "settle_without_fence", "put_relaxed"])
+        .run(|| {
+            let [r, m] = [FileSystem::new("r", ["a"]), FileSystem::new("m", [])];
+            let (ns, root) = namespace(&r);
+            let goes = mount(&ns, m.root(), &root, r.name(0));
+            let task = task(&root);
+            task.set_cwd(&world::path(&goes, m.root())).expect("no umount");
+            let to = world::path(&root, r.root());
+            let goer = thread::spawn(move || {
+                set_cpu(1);
+                assert_eq!(cwd(&task), "m:");
+                task.set_cwd(&to).expect("no umount of that");
+                task
+            });
+            {
+                let mut locks = WriteSet::one(&ns);
+                locks.leave(&goes, Leave::Detached, &pin());
+            }
+            let task = goer.join().unwrap();
+            assert_eq!(m.instance().shutdowns(), 1, "nobody buried it");
+            drop((task, root, goes));
+            dissolve([ns]);
+            world::end([&r, &m]);
+            "buried".to_owned()
         })
 }
 

@@ -42,6 +42,8 @@ pub mod harness;
 pub mod litmus;
 #[cfg(not(crossbeam_loom))]
 pub mod refs;
+#[cfg(not(crossbeam_loom))]
+pub mod removal;
 pub mod selftest;
 #[cfg(not(crossbeam_loom))]
 pub mod table;
@@ -65,6 +67,8 @@ pub fn models() -> Vec<harness::Model> {
         umount::models(),
         #[cfg(not(crossbeam_loom))]
         anchors::models(),
+        #[cfg(not(crossbeam_loom))]
+        removal::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
     ];

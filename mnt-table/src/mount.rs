@@ -411,7 +411,7 @@ impl<D: Dentry> Mount<D> {
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
         if !planted("settle_without_fence") {
-            // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
+            // [Busy] and [Put]: pairs with the fences in `Mount::keep` and in both `put`s.
             fence(Ordering::SeqCst);
         }
         if self.users_with(&anchors) != 0 {
@@ -584,10 +584,8 @@ impl<D: Dentry> Anchor<D> {
         if planted("anchor_get_unlocked") {
             anchor.users.get();
         }
-        if !planted("anchor_without_fence") {
-            // [Busy]: as in `Mount::keep`.
-            fence(Ordering::SeqCst);
-        }
+        // [Busy]: as in `Mount::keep`, with the lock in the place of the fences: whoever sums takes it after CHECK. So
+        // either the sum has this use, or CHECK is seen here.
         if anchor.target(guard).is_sound() || planted("anchor_without_state") {
             return Ok(anchor);
         }
@@ -598,8 +596,10 @@ impl<D: Dentry> Anchor<D> {
     pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
         let before = self.target(guard);
         self.users.put();
-        // [Put]: pairs with the fence in `settle`.
-        fence(Ordering::SeqCst);
+        if !planted("anchor_put_without_fence") {
+            // [Put]: pairs with the fence in `settle`.
+            fence(Ordering::SeqCst);
+        }
         // A pivot may have moved the anchor meanwhile. It holds neither of the two mounts detached when it does, so
         // only the later target can need settling; the earlier one is looked at because a look costs nothing.
         let now = self.target(guard);
