@@ -41,6 +41,8 @@ pub mod epoch;
 pub mod harness;
 pub mod litmus;
 #[cfg(not(crossbeam_loom))]
+pub mod locks;
+#[cfg(not(crossbeam_loom))]
 pub mod refs;
 #[cfg(not(crossbeam_loom))]
 pub mod removal;
@@ -69,6 +71,8 @@ pub fn models() -> Vec<harness::Model> {
         anchors::models(),
         #[cfg(not(crossbeam_loom))]
         removal::models(),
+        #[cfg(not(crossbeam_loom))]
+        locks::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
     ];

@@ -77,8 +77,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(bits: u32, items: &[(u64, &'static str)]) -> Arc<Self> {
-        let (table, writer) = Table::with_bits(bits).expect("memory");
+    fn new(capacity: usize, items: &[(u64, &'static str)]) -> Arc<Self> {
+        let (table, writer) = Table::with_capacity(capacity).expect("memory");
         let shared = Arc::new(Shared { table, writer: Mutex::new(writer) });
         items.iter().for_each(|(key, value)| shared.insert(*key, value));
         shared
@@ -125,7 +125,7 @@ fn lookup_vs_insert_remove() -> Model {
         .expect_outcomes(["old old", "old none", "old new", "none none", "none new", "new new"])
         .planted(["link_relaxed", "head_load_relaxed", "unlink_clears_next"])
         .run(|| {
-            let shared = Shared::new(3, &[(FAR, "far"), (NEAR, "old")]);
+            let shared = Shared::new(8, &[(FAR, "far"), (NEAR, "old")]);
             let writer = thread::spawn({
                 let shared = Arc::clone(&shared);
                 move || {
@@ -150,7 +150,7 @@ fn lookup_vs_replace() -> Model {
         .expect_outcomes(["old old", "old new", "new new"])
         .planted(["unlink_relaxed", "next_load_relaxed", "unlink_clears_next"])
         .run(|| {
-            let shared = Shared::new(3, &[(FAR, "far"), (MIDDLE, "old"), (NEAR, "near")]);
+            let shared = Shared::new(8, &[(FAR, "far"), (MIDDLE, "old"), (NEAR, "near")]);
             let writer = thread::spawn({
                 let shared = Arc::clone(&shared);
                 move || shared.replace(MIDDLE, "new")
@@ -177,7 +177,7 @@ fn growth_vs_lookup() -> Model {
             "array_load_relaxed",
         ])
         .run(|| {
-            let shared = Shared::new(1, &[(HERE, "here")]);
+            let shared = Shared::new(2, &[(HERE, "here")]);
             let writer = thread::spawn({
                 let shared = Arc::clone(&shared);
                 move || {
@@ -204,7 +204,7 @@ fn growth_before_grace() -> Model {
     const C: u64 = 1 << 63;
     const D: u64 = 1 << 63 | 1;
     model(Layer::Structure, "growth_before_grace").expect_outcomes(["4"]).planted(["grow_before_grace"]).run(|| {
-        let shared = Shared::new(1, &[(A, "a"), (B, "b")]);
+        let shared = Shared::new(2, &[(A, "a"), (B, "b")]);
         let writer = thread::spawn({
             let shared = Arc::clone(&shared);
             move || {

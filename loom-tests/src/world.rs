@@ -13,7 +13,8 @@ use mnt_table::place::{FsStruct, PathRef};
 use mnt_table::reclaim::Guard;
 use mnt_table::tree::Joint;
 use mnt_table::walk::{Last, WalkError, walk_with};
-use mnt_table::{Dentry, Kind, MntNamespace, Mount, SuperBlock, WriteSet, pin};
+use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, SuperBlock, WriteSet, pin};
+use propagate::with_locks;
 
 use crate::harness::Outcome;
 
@@ -228,7 +229,7 @@ pub fn namespace(fs: &FileSystem) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>)
 
 /// A namespace whose root mount shows what is below `root`.
 pub fn namespace_of(root: &Arc<Name>) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>) {
-    let ns = MntNamespace::new(Kind::Ordinary).expect("memory");
+    let ns = MntNamespace::with_capacity(Kind::Ordinary, 4).expect("memory");
     let mut locks = WriteSet::one(&ns);
     let root = new_mount(&mut locks, &ns, root);
     locks.attach_root(&ns, &root);
@@ -281,8 +282,8 @@ fn error_label(error: WalkError) -> &'static str {
 /// Removes everything from `namespaces`, which nobody uses any more.
 pub fn dissolve<const N: usize>(namespaces: [Arc<MntNamespace<Name>>; N]) {
     for ns in namespaces {
-        let mut locks = WriteSet::one(&ns);
-        assert!(propagate::umount::dissolve(&mut locks, &ns).is_ok(), "it needs no other lock");
+        let gone = with_locks(LockPlan::new(&ns), |locks| propagate::umount::dissolve(locks, &ns));
+        gone.unwrap_or_else(|error| panic!("{error:?}"));
     }
 }
 
@@ -292,6 +293,7 @@ pub fn end<const N: usize>(file_systems: [&FileSystem; N]) {
     mnt_table::reclaim::drain();
     assert_eq!(live_mounts(), 0, "a mount was not freed");
     for fs in file_systems {
+        assert_eq!(Arc::strong_count(fs.root()), 1, "somebody holds {}", fs.root().label());
         assert_eq!(fs.instance().shutdowns(), 1, "shutdowns of {}", fs.root().label());
     }
 }

@@ -92,8 +92,18 @@ mod body {
     use crate::reclaim::pin;
     use crate::sync::{AtomicPtr, Ordering, order};
 
-    pub(super) type Ref<'g, T> = &'g T;
+    pub(super) type Ref<'g, T> = RefOf<'g, T>;
+    pub(super) struct RefOf<'g, T>(&'g T);
     pub(super) struct Cell<T: Send + Sync + 'static>(AtomicPtr<T>);
+
+    impl<T> core::ops::Deref for RefOf<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            self.0
+        }
+    }
 
     impl<T: Send + Sync + 'static> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
@@ -105,7 +115,7 @@ mod body {
             // Acquire: pairs with the Release in `swap`.
             // SAFETY: from `Arc::into_raw`; the count of a replaced value is dropped through the reclaimer, so the
             // value outlives the pin.
-            unsafe { &*self.0.load(order(Ordering::Acquire, "cell_load_relaxed")) }
+            RefOf(unsafe { &*self.0.load(order(Ordering::Acquire, "cell_load_relaxed")) })
         }
 
         pub(super) fn load_full(&self) -> Arc<T> {

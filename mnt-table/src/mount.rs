@@ -181,6 +181,8 @@ pub struct Mount<D: Dentry> {
     flags: AtomicU32,
     root: Arc<D>,
     // Constant.
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const Mount<D>,
     unique_id: u64,
     id: plain::Mutex<Option<Id>>,
     number: u32,
@@ -191,6 +193,7 @@ pub struct Mount<D: Dentry> {
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
     /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
     propagation: Mutex<Propagation<D>>,
+    pub(crate) tree_memory: Memory,
     pub(crate) tree: UnsafeCell<TreeLinks<D>>,
 }
 
@@ -229,8 +232,9 @@ impl<D: Dentry> Mount<D> {
     pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Mount {
+        Arc::new_cyclic(|this| Mount {
             memory: Memory::new(),
+            this: this.as_ptr(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU32::new(state::NEW),
@@ -243,6 +247,7 @@ impl<D: Dentry> Mount<D> {
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
+            tree_memory: Memory::new(),
             tree: UnsafeCell::new(TreeLinks {
                 parent: None,
                 mountpoint: None,
@@ -349,8 +354,8 @@ impl<D: Dentry> Mount<D> {
         // SAFETY: every mount lives in an `Arc` (`new`), and the count that stands for "in a tree or detached" is
         // dropped through the reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 
@@ -424,7 +429,7 @@ impl<D: Dentry> Mount<D> {
         drop(anchors);
         // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
-        let life = unsafe { Arc::from_raw(self) };
+        let life = unsafe { Arc::from_raw(self.this) };
         life.bury();
         pin().retire_arc(life);
     }
@@ -496,8 +501,8 @@ impl<D: Dentry> MountRef<D> {
     pub fn to_arc(&self) -> Arc<Mount<D>> {
         // SAFETY: as in `deref`; the owner's count is not zero while this reference counts.
         unsafe {
-            Arc::increment_strong_count(self.0.as_ptr());
-            Arc::from_raw(self.0.as_ptr())
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 

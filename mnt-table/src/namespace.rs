@@ -28,10 +28,12 @@ use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
 use crate::list::{List, NoMemory};
 use crate::mount::{Edge, Mount, edge_hash};
-use crate::reclaim::{Guard, pin};
+use crate::platform;
+use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
-use crate::sync::{Ordering, RawLock, plain::AtomicU64, plain::AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
 use crate::table::{Table, Writer};
+use crate::write_set::WriteSet;
 
 /// A namespace's id: larger means younger; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,8 @@ pub struct MntNamespace<D: Dentry> {
     pub(crate) table: Table<Edge<D>>,
     id: NamespaceId,
     kind: Kind,
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const MntNamespace<D>,
     // Written by changes.
     pub(crate) lock: WriterLine<D>,
 }
@@ -68,8 +72,11 @@ pub(crate) struct WriterLine<D: Dentry> {
     generation: AtomicU64,
     /// Tasks, and whatever else keeps the namespace from dying.
     users: AtomicUsize,
+    /// Whether the hash is [`starved`](Writer::starved), as the last writer left it.
+    pub(crate) starved: AtomicBool,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
+    pub(crate) memory: Memory,
     pub(crate) state: UnsafeCell<NsState<D>>,
 }
 
@@ -100,6 +107,7 @@ pub(crate) struct NsState<D: Dentry> {
 pub struct Mountpoint<D: Dentry> {
     ns: Weak<MntNamespace<D>>,
     dentry: Arc<D>,
+    pub(crate) memory: Memory,
     /// Under the namespace's lock.
     pub(crate) mounts: UnsafeCell<List<Arc<Mount<D>>>>,
 }
@@ -111,7 +119,12 @@ unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
 
 impl<D: Dentry> Mountpoint<D> {
     pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Arc<Self> {
-        Arc::new(Mountpoint { ns: Arc::downgrade(ns), dentry, mounts: UnsafeCell::new(List::new()) })
+        Arc::new(Mountpoint {
+            ns: Arc::downgrade(ns),
+            dentry,
+            memory: Memory::new(),
+            mounts: UnsafeCell::new(List::new()),
+        })
     }
 
     /// The dentry.
@@ -125,6 +138,9 @@ impl<D: Dentry> Mountpoint<D> {
     }
 }
 
+/// How often [`MntNamespace::make_room`] looks before it refuses.
+const ROOM_TRIES: u32 = 256;
+
 static MOUNT_IDS: IdPool = IdPool::new();
 static GROUP_IDS: IdPool = IdPool::new();
 static NAMESPACES: AtomicU64 = AtomicU64::new(1);
@@ -136,8 +152,17 @@ impl<D: Dentry> MntNamespace<D> {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(kind: Kind) -> Result<Arc<Self>, NoMemory> {
-        let (table, edges) = Table::new().ok_or(NoMemory)?;
-        let ns = Arc::new(MntNamespace {
+        Self::with_capacity(kind, 0)
+    }
+
+    /// As [`MntNamespace::new`], for `mounts` that are going to be attached before anybody walks here.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn with_capacity(kind: Kind, mounts: usize) -> Result<Arc<Self>, NoMemory> {
+        let (table, edges) = Table::with_capacity(mounts).ok_or(NoMemory)?;
+        let ns = Arc::new_cyclic(|this| MntNamespace {
+            this: this.as_ptr(),
             seq: Sequence::new(),
             table,
             // Relaxed: a number. The one counter of the machine, written once per namespace.
@@ -148,8 +173,10 @@ impl<D: Dentry> MntNamespace<D> {
                 holder: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
                 users: AtomicUsize::new(0),
+                starved: AtomicBool::new(false),
                 mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
                 group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                memory: Memory::new(),
                 state: UnsafeCell::new(NsState {
                     edges,
                     root: None,
@@ -182,6 +209,26 @@ impl<D: Dentry> MntNamespace<D> {
     pub fn generation(&self) -> u64 {
         // Acquire: with the generation comes what it counts.
         self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// Called before a change that allocates: makes room for it, or refuses. Umounts do without, and so never wait.
+    ///
+    /// Context: not pinned; no lock held; may wait a little.
+    ///
+    /// # Errors
+    /// `ENOMEM` ([`OverLimit`]): readers do not leave, and either the memory that waits for them is at its limit, or the
+    /// hash cannot grow because of them and its chains are at theirs.
+    pub fn make_room(&self) -> Result<(), OverLimit> {
+        reclaim::reserve()?;
+        for spins in 0..ROOM_TRIES {
+            // Relaxed: a hint; the next change sets it again.
+            if !self.lock.starved.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let _looked = WriteSet::one(&self.to_arc(&pin()));
+            platform::relax(spins);
+        }
+        Err(OverLimit)
     }
 
     /// One more task, file or bind keeps the namespace from dying.
@@ -217,8 +264,8 @@ impl<D: Dentry> MntNamespace<D> {
         // SAFETY: every namespace lives in an `Arc` (`new`), and the count of being alive is dropped through the
         // reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`PathRef`] holds a mount by its count. A task's root and working directory ([`FsStruct`]) are [`Place`]s: read by
 //! lock-free walks, replaced by chdir and chroot. A place on a mount's own root goes through the mount's
-//! [`Anchor`](crate::mount::Anchor), so that pivot_root moves it; any other holds its mount.
+//! [`Anchor`], so that pivot_root moves it; any other holds its mount.
 //!
 //! A place's *count* ends when it is replaced, at once, so that an umount right after a chdir succeeds; its *memory*
 //! goes through the cell, since walks that began before may still read it.
@@ -121,14 +121,14 @@ impl<D: Dentry> FsStruct<D> {
         let copy = |cell: &ArcCell<Place<D>>| {
             let mut spins = 0;
             loop {
-                let guard = pin();
-                let place = cell.load(&guard);
-                let (mount, dentry) = place.resolve(&guard);
-                let taken = Place::take(mount, dentry, &guard);
-                // A pivot before the copy had its anchor did not move the copy.
-                let moved = !ptr::eq(place.resolve(&guard).0, mount) && !planted("fork_without_second_look");
-                drop(place);
-                drop(guard);
+                let (taken, moved) = {
+                    let guard = pin();
+                    let place = cell.load(&guard);
+                    let (mount, dentry) = place.resolve(&guard);
+                    let taken = Place::take(mount, dentry, &guard);
+                    // A pivot before the copy had its anchor did not move the copy.
+                    (taken, !ptr::eq(place.resolve(&guard).0, mount) && !planted("fork_without_second_look"))
+                };
                 match taken {
                     Ok(copy) if !moved => return ArcCell::new(Arc::new(copy)),
                     Ok(copy) => copy.release(),
@@ -205,15 +205,15 @@ impl<D: Dentry> FsStruct<D> {
 impl<D: Dentry> Drop for FsStruct<D> {
     fn drop(&mut self) {
         for cell in [&self.root, &self.cwd] {
-            let guard = pin();
-            let place = cell.load(&guard);
-            // The place is counted once more by nobody: the cell is going.
-            let end = match &place.at {
-                At::Mount(mount) => Err(*mount),
-                At::Root(anchor) => Ok(anchor.put(&guard)),
+            // The cell is going, and with it the place's memory; its count ends here.
+            let end = {
+                let guard = pin();
+                let place = cell.load(&guard);
+                match &place.at {
+                    At::Mount(mount) => Err(*mount),
+                    At::Root(anchor) => Ok(anchor.put(&guard)),
+                }
             };
-            drop(place);
-            drop(guard);
             match end {
                 Ok(unkept) => unkept.settle(),
                 // SAFETY: counted until here.

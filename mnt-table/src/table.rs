@@ -6,7 +6,7 @@
 //!    entry; no lock, no shared write, no retry.
 //! 2. **Insert** links at the head; **remove** re-publishes the successor in the predecessor; **replace** puts a
 //!    fresh entry in an old one's place with one store, so its key never looks empty.
-//! 3. **Growth**: at load factor 1 the writer allocates an array of twice the size and links [`STEP`] buckets of
+//! 3. **Growth**: at load factor 1 the writer allocates an array of at least twice the size and links [`STEP`] buckets of
 //!    old entries into it with every change, through the *other* one of each entry's two links. Once all are
 //!    linked, one Release store publishes the new array. Readers know nothing of it: no second probe, no marker.
 //!    The old array is retired; a reader still in it sees the entries of the moment of publication, which lies
@@ -39,10 +39,16 @@ use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
 
 /// Buckets of a new table, as a power of two.
-const FIRST_BITS: u32 = if cfg!(loom) { 2 } else { 3 };
+const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 3 };
+
+/// Entries per bucket from which on insertions are held up until the table can grow.
+pub const LOAD_MAX: usize = 4;
 
 /// Old buckets that each change links into the next array.
 const STEP: usize = if cfg!(loom) { 1 } else { 4 };
+
+/// Flushes after which [`Writer::catch_up`] gives up: a grace period takes three with nobody in the way.
+const CATCH_UP_TRIES: u32 = 8;
 
 /// An entry's links: one for each of the two arrays that can exist.
 pub struct Links<E>([AtomicPtr<E>; 2]);
@@ -189,6 +195,8 @@ pub struct Table<E: Entry> {
 pub struct Writer<E: Entry> {
     current: NonNull<Buckets<E>>,
     len: usize,
+    /// Entries that a growth makes room for, at least.
+    expected: usize,
     growth: Option<Growth<E>>,
     /// Whether the links that `current` does not use may be written.
     spare: Arc<AtomicBool>,
@@ -205,18 +213,23 @@ struct Growth<E: Entry> {
     linked: usize,
 }
 
+/// The size of an array for `entries`, as a power of two.
+fn bits_for(entries: usize) -> u32 {
+    entries.checked_next_power_of_two().map_or(usize::BITS, usize::trailing_zeros).max(FIRST_BITS)
+}
+
 impl<E: Entry> Table<E> {
     /// An empty table and its writer, or `None` without memory.
     pub fn new() -> Option<(Table<E>, Writer<E>)> {
-        Self::with_bits(FIRST_BITS)
+        Self::with_capacity(0)
     }
 
-    /// As [`Table::new`], with `1 << bits` buckets; `bits` is not 0.
-    pub fn with_bits(bits: u32) -> Option<(Table<E>, Writer<E>)> {
-        let first = Buckets::new(bits, 0)?;
+    /// An empty table for `entries`, which are going to be inserted with no reader inside.
+    pub fn with_capacity(entries: usize) -> Option<(Table<E>, Writer<E>)> {
+        let first = Buckets::new(bits_for(entries), 0)?;
         let table = Table { current: AtomicPtr::new(first.as_ptr()) };
         let spare = Arc::new(AtomicBool::new(true));
-        Some((table, Writer { current: first, len: 0, growth: None, spare }))
+        Some((table, Writer { current: first, len: 0, expected: 0, growth: None, spare }))
     }
 
     /// The entry with this hash for which `is` holds. At most one entry of a table should answer to a key.
@@ -284,12 +297,44 @@ impl<E: Entry> Writer<E> {
         1 << unsafe { self.current.as_ref() }.bits
     }
 
-    /// Whether growth has waited so long for a grace period that chains are four entries long on average.
+    /// Says that `more` entries are going to be inserted without a chance for a grace period in between: the next growth
+    /// makes room for all of them.
+    pub fn expect(&mut self, more: usize) {
+        self.expected = self.len + more;
+    }
+
+    /// Whether a due growth waits for a grace period. Whoever can, flushes.
+    pub fn waits(&self) -> bool {
+        // Relaxed: a hint.
+        self.growth.is_none() && self.len >= self.buckets() && !self.spare.load(Ordering::Relaxed)
+    }
+
+    /// Whether chains are [`LOAD_MAX`] entries long on average, because growth waits or many entries came at once.
     ///
-    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a
-    /// reader that never unpins.
+    /// Whoever owns the writer calls [`Writer::catch_up`] then, at the next moment at which it is not pinned; if that does
+    /// not help, callers that can refuse do so before the next insertion, so chains stay bounded even beside a reader
+    /// that never unpins.
     pub fn starved(&self) -> bool {
-        self.len >= 4 * self.buckets() && self.growth.is_none()
+        self.len >= LOAD_MAX * self.buckets() && self.growth.is_none()
+    }
+
+    /// Makes a starved table fit its entries at once: helps the grace period along, and links everything.
+    ///
+    /// Insertions alone retire next to nothing, so nobody else might see to it that the retired array is freed; and
+    /// many insertions under one pin outrun any growth. Beside a reader that does not unpin the table stays starved,
+    /// and the next call tries again.
+    ///
+    /// Context: not pinned; runs destructors; never waits.
+    pub fn catch_up(&mut self, table: &Table<E>) {
+        self.check_owner(table);
+        for _ in 0..CATCH_UP_TRIES {
+            if !self.starved() {
+                return;
+            }
+            let guard = pin();
+            guard.flush();
+            self.grow(table, usize::MAX, &guard);
+        }
     }
 
     /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
@@ -445,22 +490,30 @@ impl<E: Entry> Writer<E> {
         }
     }
 
-    /// Starts or continues growth. Failing to allocate only leaves chains longer.
+    /// Starts or continues growth by a few buckets.
     fn grow_if_due(&mut self, table: &Table<E>, guard: &Guard) {
+        self.grow(table, STEP, guard);
+    }
+
+    /// Starts or continues growth by `steps` buckets. Failing to allocate only leaves chains longer.
+    fn grow(&mut self, table: &Table<E>, steps: usize, guard: &Guard) {
         if self.growth.is_none() {
             // Acquire [Spare]: pairs with the Release in `RetiredArray::drop`: the readers of the links that this
             // growth is going to write are gone.
             let spare = self.spare.load(Ordering::Acquire) || planted("grow_before_grace");
-            if self.len < self.buckets() || !spare {
+            let wanted = self.len.max(self.expected);
+            if wanted < self.buckets() || !spare {
                 return;
             }
             // SAFETY: the writer's own array.
             let (bits, which) = unsafe { (self.current.as_ref().bits, self.current.as_ref().which) };
-            let Some(next) = Buckets::new(bits + 1, 1 - which) else { return };
+            // Twice the size, or more for the many that came while a growth had to wait, or are to come.
+            let bits = bits_for(wanted).max(bits + 1);
+            let Some(next) = Buckets::new(bits, 1 - which) else { return };
             self.growth = Some(Growth { next, linked: 0 });
         }
         let buckets = self.buckets();
-        for _ in 0..STEP {
+        for _ in 0..steps {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;

@@ -161,12 +161,14 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
+        mountpoint.memory.check();
         // SAFETY: only called for mountpoints found in a namespace or a mount of this set; `&self` excludes
         // `list_on_mut`.
         unsafe { &*mountpoint.mounts.get() }
     }
 
     fn list_on_mut(&mut self, mountpoint: &Mountpoint<D>) -> &mut List<Arc<Mount<D>>> {
+        mountpoint.memory.change();
         // SAFETY: as in `list_on`; `&mut self` excludes every other borrow through this set.
         unsafe { &mut *mountpoint.mounts.get() }
     }
@@ -250,6 +252,11 @@ impl<D: Dentry> WriteSet<D> {
         self.list_on_mut(&mountpoint).reserve(1)?;
         let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
+    }
+
+    /// Says that `more` edges are going to be linked in `ns` at once, so that its hash grows in one step.
+    pub fn expect_edges(&mut self, ns: &MntNamespace<D>, more: usize) {
+        self.namespace_mut(ns).edges.expect(more);
     }
 
     /// Forgets the mountpoints on which nothing is left.
@@ -365,9 +372,12 @@ impl<D: Dentry> WriteSet<D> {
         guard: &Guard,
     ) {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
+        let life = self.namespace_mut(&ns).order.remove(place);
         if how == Leave::Detached && !planted("detached_count_late") {
-            // From the next store on a last put may settle it, and takes this count.
-            detached_into_raw(Arc::clone(mount));
+            // Before anybody can see DETACHED: whoever puts the last reference may settle the mount at once, long
+            // before this change is over, and takes this count.
+            detached_into_raw(Arc::clone(&life));
         }
         // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
         mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
@@ -388,8 +398,6 @@ impl<D: Dentry> WriteSet<D> {
             (_, None) => self.namespace_mut(&ns).root = None,
         }
         debug_assert!(self.is_leaf(mount), "a mount leaves after what is attached to it");
-        let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
-        let life = self.namespace_mut(&ns).order.remove(place);
         // Release [Home]: a walk that enters from here on finds no namespace: nothing is mounted on this.
         mount.ns.store(ptr::null_mut(), Ordering::Release);
         match how {

@@ -88,6 +88,9 @@ pub fn attach<D: Dentry>(
 
     // Nothing fails from here on.
     let delivered = copies.len();
+    for (ns, edges) in arriving(locks, &ns, tree.mounts.len(), &copies) {
+        locks.expect_edges(&ns, edges);
+    }
     let guard = pin();
     for ns in crowded(locks, &ns, moved.is_some(), &copies) {
         locks.begin(&ns, &guard);
@@ -234,6 +237,21 @@ fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
         top = next;
     }
     top
+}
+
+/// How many edges each namespace gets.
+fn arriving<D: Dentry>(
+    locks: &WriteSet<D>,
+    ns: &Arc<MntNamespace<D>>,
+    own: usize,
+    copies: &[Copy<D>],
+) -> Vec<(Arc<MntNamespace<D>>, usize)> {
+    let mut arriving = BTreeMap::from([(ns.id(), (ns, own))]);
+    for copy in copies {
+        let home = locks.namespace_of(copy.root.parent()).expect("receivers are locked");
+        arriving.entry(home.id()).or_insert((home, 0)).1 += copy.tree.mounts.len();
+    }
+    arriving.into_values().map(|(ns, edges)| (Arc::clone(ns), edges)).collect()
 }
 
 /// The namespaces in which more than one edge changes that a walk can meet.

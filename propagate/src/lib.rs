@@ -1,6 +1,6 @@
 //! Shared subtrees: who receives a mount or an umount, and what becomes of peer groups and masters.
 //!
-//! Each operation works in two steps under the locks of one [`WriteSet`](mnt_table::WriteSet): a **plan** that makes
+//! Each operation works in two steps under the locks of one [`WriteSet`]: a **plan** that makes
 //! every check, every copy and every reservation, and a **commit** that cannot fail. A plan that meets a peer group or
 //! a namespace which is not locked says which ([`Retry`]); [`with_locks`] drops everything and starts again with them.
 //! A private operation finds all it needs under its own namespace's lock, at the first try.
@@ -31,6 +31,7 @@ use alloc::vec::Vec;
 
 use mnt_table::dentry::RegisterError;
 use mnt_table::list::NoMemory;
+use mnt_table::reclaim::OverLimit;
 use mnt_table::{Dentry, LockPlan, Missing, WriteSet};
 
 /// Why a change of the tree was refused; nothing was changed.
@@ -54,6 +55,12 @@ pub enum Error {
 
 impl From<NoMemory> for Error {
     fn from(NoMemory: NoMemory) -> Self {
+        Error::NoMemory
+    }
+}
+
+impl From<OverLimit> for Error {
+    fn from(OverLimit: OverLimit) -> Self {
         Error::NoMemory
     }
 }
@@ -86,12 +93,11 @@ impl<D: Dentry, E: Into<Error>> From<E> for Retry<D> {
 /// Context: not pinned; no lock held; may block.
 ///
 /// # Errors
-/// Those of `change`; `ENOMEM` also when the memory that waits for readers is at its limit.
+/// Those of `change`.
 pub fn with_locks<D: Dentry, R>(
     mut plan: LockPlan<D>,
     mut change: impl FnMut(&mut WriteSet<D>) -> Result<R, Retry<D>>,
 ) -> Result<R, Error> {
-    mnt_table::reclaim::reserve().map_err(|_| Error::NoMemory)?;
     loop {
         let mut locks = plan.lock();
         match change(&mut locks) {

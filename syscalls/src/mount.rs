@@ -45,6 +45,7 @@ pub fn mount<D: Dentry>(
         return Err(Errno::EINVAL);
     }
     let ns = task.namespace();
+    ns.make_room().map_err(Error::from)?;
     if flags & abi::MS_REMOUNT != 0 {
         // The superblock's own flags are not the table's; what a mount has of them is the per-mount part.
         return set_flags(&ns, &target, mount_flags(flags));

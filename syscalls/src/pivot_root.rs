@@ -20,6 +20,7 @@ pub fn pivot_root<D: Dentry>(task: &Task<D>, new_root: &[u8], put_old: &[u8]) ->
         return Err(Errno::ENOTDIR);
     }
     let ns = task.namespace();
+    ns.make_room().map_err(propagate::Error::from)?;
     let done = with_locks(LockPlan::new(&ns), |locks| {
         // Under the lock: another pivot may have moved this task's root meanwhile.
         let root = task.fs().root();

@@ -221,7 +221,7 @@ impl Builder {
     }
 
     fn namespace(&mut self, lines: &[MountInfo], plan: &NamespacePlan) -> Result<Built, BuildError> {
-        let ns = MntNamespace::new(Kind::Ordinary).map_err(Error::from)?;
+        let ns = MntNamespace::with_capacity(Kind::Ordinary, lines.len()).map_err(Error::from)?;
         let hidden_root = if plan.hidden_root { Some(self.hidden_super_block()?) } else { None };
         let mut roots = Vec::new();
         for (line, mount) in lines.iter().zip(&plan.mounts) {

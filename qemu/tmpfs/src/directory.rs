@@ -117,10 +117,10 @@ impl TmpDentry {
         let place = Place { name: name::copy(name)?, parent: Arc::clone(self) };
         let child = TmpDentry::new(self.super_block(), Some(place), kind, target)?;
         let entry = DirEntry::new(hash, name::copy(name)?, &child);
-        let added = {
+        let (added, waits) = {
             let guard = pin();
             let mut writer = writer.lock();
-            if self.is_removed() {
+            let added = if self.is_removed() {
                 Err(FsError::NotFound)
             } else if writer.find(hash, |entry| entry.is(hash, name)).is_some() {
                 Err(FsError::Exists)
@@ -128,8 +128,13 @@ impl TmpDentry {
                 self.super_block().may_write().map(|()| {
                     writer.insert(entries, Unlinked::new(entry), &guard);
                 })
-            }
+            };
+            (added, writer.waits())
         };
+        if waits {
+            // The directory's hash waits for a grace period to grow.
+            pin().flush();
+        }
         added.map(|()| child)
     }
 
@@ -152,8 +157,8 @@ impl TmpDentry {
             }
             let removal = Removal::begin(&child, own)?;
             {
-                let guard = pin();
                 let mut locks = DirLocks::take(&[self, &child]);
+                let guard = pin();
                 let entry = locks.of(self).find(hash, |entry| entry.is(hash, name));
                 // SAFETY: linked, and the lock keeps it so.
                 let Some(entry) =
@@ -181,14 +186,18 @@ pub(crate) struct DirLocks<'a>(SmallVec<[Locked<'a>; 3]>);
 type Locked<'a> = (&'a TmpDentry, MutexGuard<'a, Writer<DirEntry>>);
 
 impl<'a> DirLocks<'a> {
-    /// Locks those of `dentries` that are directories, each once.
+    /// Locks those of `dentries` that are directories, each once. Context: not pinned.
     pub(crate) fn take(dentries: &[&'a TmpDentry]) -> Self {
         let mut sorted: SmallVec<[&'a TmpDentry; 3]> = dentries.iter().copied().collect();
         sorted.sort_unstable_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         sorted.dedup_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         let locked = sorted.into_iter().filter_map(|dentry| {
-            let (_, writer) = dentry.directory().ok()?;
-            Some((dentry, writer.lock()))
+            let (entries, writer) = dentry.directory().ok()?;
+            let mut writer = writer.lock();
+            if writer.starved() {
+                writer.catch_up(entries);
+            }
+            Some((dentry, writer))
         });
         DirLocks(locked.collect())
     }

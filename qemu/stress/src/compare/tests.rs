@@ -1,6 +1,8 @@
 use alloc::string::ToString;
 use alloc::vec;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const HOST: &[u8] = b"\
@@ -158,4 +160,49 @@ fn missing_and_surplus_lines_and_namespaces_are_listed() {
         },
         &["pod: the namespace is printed twice", "other: a namespace that was not asked for"],
     );
+}
+
+/// One change of a record that mountinfo can show.
+fn alter(mount: &mut MountInfo, field: usize) {
+    let flip = |group: &mut Option<u32>| *group = group.map_or(Some(999_999), |_| None);
+    match field {
+        0 => mount.mountpoint.push(b'x'),
+        1 => mount.root.push(b'x'),
+        2 => mount.fs_type.push(b'x'),
+        3 => mount.source.push(b'x'),
+        4 => mount.super_options.push(b'x'),
+        5 => mount.minor += 1,
+        6 => mount.major += 1,
+        7 => mount.options.flags ^= syscalls::mountinfo::OptionFlags::NODEV,
+        8 => mount.tags.unbindable ^= true,
+        9 => flip(&mut mount.tags.shared),
+        10 => flip(&mut mount.tags.master),
+        11 => flip(&mut mount.tags.propagate_from),
+        _ => mount.parent = if mount.parent == mount.id { 999_999 } else { mount.id },
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_altered_field_never_passes(namespace: prop::sample::Index, mount: prop::sample::Index, field in 0..13_usize) {
+        let forest = crate::pods::node(4);
+        let mut altered = forest.namespaces().to_vec();
+        let mounts = &mut namespace.get_mut(&mut altered[..]).mounts;
+        alter(mount.get_mut(&mut mounts[..]), field);
+        prop_assert!(!compare(forest.namespaces(), &altered).is_empty());
+    }
+
+    #[test]
+    fn renumbering_never_matters(salt in 1..1_000_000_u32) {
+        let forest = crate::pods::node(4);
+        let mut altered = forest.namespaces().to_vec();
+        // Odd factors permute the numbers below a power of two.
+        let renumber = |id: u32| id.wrapping_mul(2 * salt + 1) % (1 << 20);
+        for mount in altered.iter_mut().flat_map(|namespace| &mut namespace.mounts) {
+            (mount.id, mount.parent) = (renumber(mount.id), renumber(mount.parent));
+            mount.tags.shared = mount.tags.shared.map(renumber);
+            mount.tags.master = mount.tags.master.map(renumber);
+        }
+        prop_assert_eq!(compare(forest.namespaces(), &altered), [""; 0]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! In one namespace, for each record:
 //! 1. its mount id is unique;
-//! 2. its mountpoint is an absolute path in plain form, its root too unless the file system prints its own name;
+//! 2. its mountpoint is an absolute path in plain form (its root need not be: file systems print their own there);
 //! 3. it has at most the tags that fit together;
 //! 4. its parent is listed, is itself (the root of the namespace), or is out of the reader's sight;
 //! 5. its mountpoint lies at or below that of a listed parent, and no other mount has the same parent and mountpoint;
@@ -133,10 +133,6 @@ fn record(mount: &MountInfo) -> Result<(), &'static str> {
     if !is_plain_path(&mount.mountpoint) {
         return Err("mount point: not an absolute path in plain form");
     }
-    let root = mount.root.strip_suffix(b"//deleted").unwrap_or(&mount.root);
-    if root.starts_with(b"/") && !is_plain_path(root) {
-        return Err("root: not a path in plain form");
-    }
     let tags = &mount.tags;
     if tags.unbindable && tags.shared.is_some() {
         return Err("optional fields: unbindable and shared");
@@ -152,7 +148,7 @@ fn record(mount: &MountInfo) -> Result<(), &'static str> {
 }
 
 /// `/`, or names with one slash before each; no `.`, no `..`.
-fn is_plain_path(path: &[u8]) -> bool {
+pub(super) fn is_plain_path(path: &[u8]) -> bool {
     match path {
         b"/" => true,
         [b'/', names @ ..] => {

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 
 use syscalls::mountinfo::MountInfo;
 
+use super::check::is_plain_path;
 use super::{Namespace, below};
 
 /// What tells superblocks apart: the device number and the type. (The source is each mount's own, as in Linux; the
@@ -86,15 +87,19 @@ pub enum Root {
     Path(Vec<u8>),
     /// A path whose file was removed after it was mounted: it prints with `//deleted`.
     Deleted(Vec<u8>),
-    /// A name that the file system prints for it, such as `mnt:[4026531840]`.
+    /// What the file system prints for it: `mnt:[4026531840]`, or `/../..` of a control group above the reader's.
     Named(Vec<u8>),
 }
 
 impl Root {
     fn of(root: &[u8]) -> Self {
-        match (root.starts_with(b"/"), root.strip_suffix(b"//deleted")) {
-            (true, Some(path)) => Self::Deleted(path.to_vec()),
-            (true, None) => Self::Path(root.to_vec()),
+        let (path, is_deleted) = match root.strip_suffix(b"//deleted") {
+            Some(path) => (path, true),
+            None => (root, false),
+        };
+        match (is_plain_path(path), is_deleted) {
+            (true, false) => Self::Path(path.to_vec()),
+            (true, true) => Self::Deleted(path.to_vec()),
             (false, _) => Self::Named(root.to_vec()),
         }
     }
@@ -230,29 +235,38 @@ impl Chains {
                 }
             }
         }
-        // A group outside the forest shows its own master only through the `propagate_from` of those below it.
-        let mut hints: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-        for tags in tags() {
-            if let (Some(master), Some(from)) = (tags.master, tags.propagate_from)
-                && let Some(above) = chains.up(master)
-                && !above.contains(&from)
-            {
-                let top = above.last().copied().unwrap_or(master);
-                if !listed.contains(&top) {
-                    hints.entry(top).or_default().insert(from);
+        // A group outside the forest shows its own master only through the `propagate_from` of those below it. Each
+        // pass extends chains at their tops, so one that leads through several such groups takes several.
+        loop {
+            let mut hints: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+            for tags in tags() {
+                if let (Some(master), Some(from)) = (tags.master, tags.propagate_from)
+                    && let Some(above) = chains.up(master)
+                    && !above.contains(&from)
+                {
+                    let top = above.last().copied().unwrap_or(master);
+                    if !listed.contains(&top) {
+                        hints.entry(top).or_default().insert(from);
+                    }
                 }
             }
+            if hints.is_empty() {
+                return chains;
+            }
+            for (group, above) in hints {
+                let nearest = chains.nearest(&above);
+                chains.master.extend(nearest.map(|from| (group, from)));
+            }
         }
-        for (group, above) in hints {
-            // The nearest of them is the one that the others can be reached from.
-            let reaches_all = |&from: &u32| {
-                let chain = chains.up(from).unwrap_or_default();
-                above.iter().all(|other| *other == from || chain.contains(other))
-            };
-            let nearest = above.iter().copied().find(reaches_all).or_else(|| above.first().copied());
-            chains.master.extend(nearest.map(|from| (group, from)));
-        }
-        chains
+    }
+
+    /// The one of `groups` that the others can be reached from, as far as is known.
+    fn nearest(&self, groups: &BTreeSet<u32>) -> Option<u32> {
+        let reaches_all = |&from: &u32| {
+            let chain = self.up(from).unwrap_or_default();
+            groups.iter().all(|other| *other == from || chain.contains(other))
+        };
+        groups.iter().copied().find(reaches_all).or_else(|| groups.first().copied())
     }
 
     /// The groups above `group`, nearest first; `None` if the chain comes back to where it was.
