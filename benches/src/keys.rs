@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mnt_table::Mount;
+use mnt_table::{Mount, pin};
 use tmpfs::TmpDentry;
 
 use crate::namespace::Namespace;
@@ -44,9 +44,15 @@ impl Keys {
         Keys { namespace, dentries, mounts }
     }
 
-    /// The dentries, in the order of the lookups.
-    pub fn dentries(&self) -> &[Arc<TmpDentry>] {
-        &self.dentries
+    /// Makes `lookups` lookups in the mount hash.
+    pub fn look_up(&self, lookups: u64) -> Duration {
+        let (ns, root, dentries) = (&**self.namespace.ns(), &**self.namespace.root(), &self.dentries[..]);
+        walk_through(dentries.len(), lookups, |steps| {
+            let guard = pin();
+            steps.run(|at| {
+                ns.lookup_mnt(root, &dentries[at], &guard).map_or(0, |found| (&raw const *found).addr())
+            });
+        })
     }
 
     /// The key of `dentry` on the root mount.
@@ -61,8 +67,7 @@ impl Keys {
     }
 }
 
-/// Makes `lookups` lookups in batches of [`BATCH`]. `batch` runs one batch: it gets a function that makes one step,
-/// given a lookup by index.
+/// Makes `lookups` lookups, going round `count` keys. `batch` makes at most [`BATCH`] of them, under one pin.
 pub fn walk_through(count: usize, lookups: u64, mut batch: impl FnMut(&mut Steps)) -> Duration {
     let mut steps = Steps { at: 0, count, mask: black_box(0), left: 0 };
     let start = Instant::now();

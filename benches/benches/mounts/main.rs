@@ -29,7 +29,8 @@ impl Effort {
         let criterion = Criterion::default()
             .sample_size(30)
             .warm_up_time(Duration::from_millis(300))
-            .measurement_time(Duration::from_millis(1500));
+            .measurement_time(Duration::from_millis(1500))
+            .nresamples(20_000);
         Effort { sizes: &[10, 1000, 100_000], criterion, rounds: 25, slice: Duration::from_millis(15) }
     }
 
@@ -37,7 +38,9 @@ impl Effort {
         let criterion = Criterion::default()
             .sample_size(10)
             .warm_up_time(Duration::from_millis(20))
-            .measurement_time(Duration::from_millis(60));
+            .measurement_time(Duration::from_millis(60))
+            .nresamples(1000)
+            .without_plots();
         Effort { sizes: &[10, 1000, 100_000], criterion, rounds: 5, slice: Duration::from_millis(4) }
     }
 }
