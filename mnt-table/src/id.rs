@@ -4,14 +4,16 @@
 //!   bits. An id is above the last one of its CPU and above `after`, the last one of its namespace; so ids are
 //!   unique, ascend in creation order within a namespace, and follow causes across namespaces.
 //! - **Reused ids** ([`IdSpace`]: mount ids, peer group ids): a namespace owns blocks of 64 and hands out the lowest
-//!   free number of its lowest block. Only whole blocks come from and go to the machine's pool, one in 64 at most.
+//!   free number of its lowest block. Only whole blocks come from the machine's pool, and go back with the namespace.
 //!   With one namespace the numbers are Linux's exactly; with several they are unique but differ.
 //! - **Namespace ids** come from one counter, once per namespace, since larger must mean younger (nsfs's loop rule).
 //!
 //! Lock order: an [`IdSpace`]'s lock, then the pool's. Both are leaves.
 
+use alloc::collections::BinaryHeap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use crate::platform::{CPUS_MAX, cpu};
 use crate::sync::Ordering;
@@ -44,7 +46,7 @@ pub fn unique_after(after: u64) -> u64 {
 
 /// Blocks of 64 numbers that belong to no space, lowest first; and the first block that was never handed out.
 struct Pool {
-    free: Vec<u32>,
+    free: BinaryHeap<Reverse<u32>>,
     fresh: u32,
 }
 
@@ -61,9 +63,9 @@ impl IdPool {
 
     fn take(&self) -> Option<u32> {
         let mut pool = self.0.lock();
-        let pool = pool.get_or_insert_with(|| Pool { free: Vec::new(), fresh: 0 });
-        if let Some(lowest) = (0..pool.free.len()).min_by_key(|at| pool.free[*at]) {
-            return Some(pool.free.swap_remove(lowest));
+        let pool = pool.get_or_insert_with(|| Pool { free: BinaryHeap::new(), fresh: 0 });
+        if let Some(Reverse(lowest)) = pool.free.pop() {
+            return Some(lowest);
         }
         let block = pool.fresh;
         (block < BLOCKS_MAX).then(|| {
@@ -76,7 +78,7 @@ impl IdPool {
         if let Some(pool) = &mut *self.0.lock() {
             // Without memory the block is lost, not the operation: there are 2^25 of them.
             if pool.free.try_reserve(1).is_ok() {
-                pool.free.push(block);
+                pool.free.push(Reverse(block));
             }
         }
     }
@@ -145,11 +147,6 @@ impl IdSpace {
         *full = at.min(*full);
         let block = &mut blocks[at];
         block.free |= 1 << (number % 64);
-        let reserved = if block.number == 0 { self.first } else { 0 };
-        if block.free.count_ones() + reserved == 64 && blocks.len() > 1 {
-            let block = blocks.remove(at);
-            self.pool.give(block.number);
-        }
     }
 }
 

@@ -46,7 +46,7 @@ use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -85,6 +85,7 @@ pub(crate) mod state {
 /// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
 /// one.
 pub struct Edge<D: Dentry> {
+    memory: Memory,
     links: Links<Edge<D>>,
     parent: NonNull<Mount<D>>,
     dentry: *const D,
@@ -105,6 +106,7 @@ impl<D: Dentry> Edge<D> {
         child: &Arc<Mount<D>>,
     ) -> Self {
         Edge {
+            memory: Memory::new(),
             links: Links::new(),
             parent: NonNull::from(&**parent),
             dentry: Arc::as_ptr(mountpoint.dentry()),
@@ -132,13 +134,18 @@ impl<D: Dentry> Edge<D> {
 
     #[inline]
     pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
+        self.memory.check();
         ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
     }
 }
 
-/// The key's hash: multiply-shift of both addresses.
+/// The key's hash: multiply-shift of both addresses. In models all are one chain: addresses differ from run to run, and
+/// the most is seen where everything meets.
 #[inline]
 pub(crate) fn edge_hash<D: Dentry>(parent: *const Mount<D>, dentry: *const D) -> u64 {
+    if cfg!(loom) {
+        return 0;
+    }
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     ((parent.addr() as u64).rotate_left(32) ^ dentry.addr() as u64).wrapping_mul(ODD)
 }
@@ -166,6 +173,7 @@ pub(crate) struct TreeLinks<D: Dentry> {
 
 /// An instance of a subtree of a file system somewhere in a tree.
 pub struct Mount<D: Dentry> {
+    memory: Memory,
     // Read by walks, written seldom.
     pub(crate) ns: AtomicPtr<MntNamespace<D>>,
     pub(crate) edge: AtomicPtr<Edge<D>>,
@@ -173,6 +181,8 @@ pub struct Mount<D: Dentry> {
     flags: AtomicU32,
     root: Arc<D>,
     // Constant.
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const Mount<D>,
     unique_id: u64,
     id: plain::Mutex<Option<Id>>,
     number: u32,
@@ -183,6 +193,7 @@ pub struct Mount<D: Dentry> {
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
     /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
     propagation: Mutex<Propagation<D>>,
+    pub(crate) tree_memory: Memory,
     pub(crate) tree: UnsafeCell<TreeLinks<D>>,
 }
 
@@ -221,7 +232,9 @@ impl<D: Dentry> Mount<D> {
     pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Mount {
+        Arc::new_cyclic(|this| Mount {
+            memory: Memory::new(),
+            this: this.as_ptr(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU32::new(state::NEW),
@@ -234,6 +247,7 @@ impl<D: Dentry> Mount<D> {
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
+            tree_memory: Memory::new(),
             tree: UnsafeCell::new(TreeLinks {
                 parent: None,
                 mountpoint: None,
@@ -322,6 +336,7 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Pair]: pairs with the Release in the tree's changes.
         // SAFETY: the edge is retired after this pointer stopped naming it [Reach].
         let edge = unsafe { self.edge.load(Ordering::Acquire).as_ref::<'g>() }?;
+        edge.memory.check();
         Some((edge.parent(guard), edge.mountpoint().dentry()))
     }
 
@@ -329,6 +344,7 @@ impl<D: Dentry> Mount<D> {
     /// so its superblock was not being shut down.
     #[inline]
     pub(crate) fn is_sound(&self) -> bool {
+        self.memory.check();
         // Acquire [Killed]: pairs with the Release of DEAD, which comes before the superblock's shutdown.
         self.state.load(Ordering::Acquire) & (state::CHECK | state::DEAD) == 0
     }
@@ -338,8 +354,8 @@ impl<D: Dentry> Mount<D> {
         // SAFETY: every mount lives in an `Arc` (`new`), and the count that stands for "in a tree or detached" is
         // dropped through the reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 
@@ -358,7 +374,8 @@ impl<D: Dentry> Mount<D> {
         if self.is_sound() || planted("keep_without_state") {
             return Ok(MountRef(NonNull::from(self)));
         }
-        Err(Unkept(self.put(guard)))
+        let detached = self.put(guard);
+        Err(Unkept(detached.filter(|_| !planted("undo_forgets_settle"))))
     }
 
     /// Ends a reference; returns the mount if it is detached, to be settled after the pin.
@@ -384,6 +401,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     fn users_with(&self, anchors: &[Arc<Anchor<D>>]) -> u32 {
+        let anchors = if planted("anchors_not_summed") { &[] } else { anchors };
         anchors.iter().fold(self.refs.sum(), |sum, anchor| sum.wrapping_add(anchor.users.sum()))
     }
 
@@ -397,8 +415,10 @@ impl<D: Dentry> Mount<D> {
             return;
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
-        // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
-        fence(Ordering::SeqCst);
+        if !planted("settle_without_fence") {
+            // [Busy] and [Put]: pairs with the fences in `Mount::keep` and in both `put`s.
+            fence(Ordering::SeqCst);
+        }
         if self.users_with(&anchors) != 0 {
             // Release: as before the check.
             self.state.store(state::DETACHED, Ordering::Release);
@@ -407,9 +427,9 @@ impl<D: Dentry> Mount<D> {
         // Release [Killed].
         self.state.store(state::DEAD, Ordering::Release);
         drop(anchors);
-        // SAFETY: `detached_into_raw` left this count behind when the mount was detached, and the change from
+        // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
-        let life = unsafe { Arc::from_raw(self) };
+        let life = unsafe { Arc::from_raw(self.this) };
         life.bury();
         pin().retire_arc(life);
     }
@@ -481,8 +501,8 @@ impl<D: Dentry> MountRef<D> {
     pub fn to_arc(&self) -> Arc<Mount<D>> {
         // SAFETY: as in `deref`; the owner's count is not zero while this reference counts.
         unsafe {
-            Arc::increment_strong_count(self.0.as_ptr());
-            Arc::from_raw(self.0.as_ptr())
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 
@@ -561,12 +581,17 @@ impl<D: Dentry> Anchor<D> {
                 }
             };
             // Under the lock: an anchor whose sum is zero there has no user on the way.
-            anchor.users.get();
+            if !planted("anchor_get_unlocked") {
+                anchor.users.get();
+            }
             anchor
         };
-        // [Busy]: as in `Mount::keep`.
-        fence(Ordering::SeqCst);
-        if anchor.target(guard).is_sound() {
+        if planted("anchor_get_unlocked") {
+            anchor.users.get();
+        }
+        // [Busy]: as in `Mount::keep`, with the lock in the place of the fences: whoever sums takes it after CHECK. So
+        // either the sum has this use, or CHECK is seen here.
+        if anchor.target(guard).is_sound() || planted("anchor_without_state") {
             return Ok(anchor);
         }
         Err(anchor.put(guard))
@@ -576,8 +601,10 @@ impl<D: Dentry> Anchor<D> {
     pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
         let before = self.target(guard);
         self.users.put();
-        // [Put]: pairs with the fence in `settle`.
-        fence(Ordering::SeqCst);
+        if !planted("anchor_put_without_fence") {
+            // [Put]: pairs with the fence in `settle`.
+            fence(Ordering::SeqCst);
+        }
         // A pivot may have moved the anchor meanwhile. It holds neither of the two mounts detached when it does, so
         // only the later target can need settling; the earlier one is looked at because a look costs nothing.
         let now = self.target(guard);
@@ -607,8 +634,8 @@ impl<D: Dentry> Anchor<D> {
     ///
     /// Context: inside the window of the namespace of both; [`Anchor::reserve_move`] made room.
     pub(crate) fn move_all(old: &Mount<D>, new: &Mount<D>) {
-        // Two locks of a kind: by address, as everybody who takes two.
-        let (mut first, mut second) = if ptr::from_ref(old) < ptr::from_ref(new) {
+        // Two locks of a kind: by age, as everybody who takes two.
+        let (mut first, mut second) = if old.unique_id < new.unique_id {
             let first = old.slow.lock();
             (first, new.slow.lock())
         } else {
@@ -621,7 +648,9 @@ impl<D: Dentry> Anchor<D> {
         for anchor in first.drain(..) {
             if anchor.users.sum() != 0 {
                 // Release [Anchor]: pairs with the Acquire in `target`.
-                anchor.target.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
+                anchor
+                    .target
+                    .store(ptr::from_ref(new).cast_mut(), order(Ordering::Release, "anchor_relaxed"));
                 second.push(anchor);
             }
         }

@@ -31,7 +31,7 @@ use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
-use crate::sync::{Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
 use crate::table::{Table, Writer};
 use crate::write_set::WriteSet;
 
@@ -56,6 +56,8 @@ pub struct MntNamespace<D: Dentry> {
     pub(crate) table: Table<Edge<D>>,
     id: NamespaceId,
     kind: Kind,
+    /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
+    this: *const MntNamespace<D>,
     // Written by changes.
     pub(crate) lock: WriterLine<D>,
 }
@@ -74,6 +76,7 @@ pub(crate) struct WriterLine<D: Dentry> {
     pub(crate) starved: AtomicBool,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
+    pub(crate) memory: Memory,
     pub(crate) state: UnsafeCell<NsState<D>>,
 }
 
@@ -104,6 +107,7 @@ pub(crate) struct NsState<D: Dentry> {
 pub struct Mountpoint<D: Dentry> {
     ns: Weak<MntNamespace<D>>,
     dentry: Arc<D>,
+    pub(crate) memory: Memory,
     /// Under the namespace's lock.
     pub(crate) mounts: UnsafeCell<List<Arc<Mount<D>>>>,
 }
@@ -115,7 +119,12 @@ unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
 
 impl<D: Dentry> Mountpoint<D> {
     pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Arc<Self> {
-        Arc::new(Mountpoint { ns: Arc::downgrade(ns), dentry, mounts: UnsafeCell::new(List::new()) })
+        Arc::new(Mountpoint {
+            ns: Arc::downgrade(ns),
+            dentry,
+            memory: Memory::new(),
+            mounts: UnsafeCell::new(List::new()),
+        })
     }
 
     /// The dentry.
@@ -152,7 +161,8 @@ impl<D: Dentry> MntNamespace<D> {
     /// `ENOMEM`.
     pub fn with_capacity(kind: Kind, mounts: usize) -> Result<Arc<Self>, NoMemory> {
         let (table, edges) = Table::with_capacity(mounts).ok_or(NoMemory)?;
-        let ns = Arc::new(MntNamespace {
+        let ns = Arc::new_cyclic(|this| MntNamespace {
+            this: this.as_ptr(),
             seq: Sequence::new(),
             table,
             // Relaxed: a number. The one counter of the machine, written once per namespace.
@@ -166,6 +176,7 @@ impl<D: Dentry> MntNamespace<D> {
                 starved: AtomicBool::new(false),
                 mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
                 group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                memory: Memory::new(),
                 state: UnsafeCell::new(NsState {
                     edges,
                     root: None,
@@ -253,8 +264,8 @@ impl<D: Dentry> MntNamespace<D> {
         // SAFETY: every namespace lives in an `Arc` (`new`), and the count of being alive is dropped through the
         // reclaimer, so for a pinned reader it is not zero.
         unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
+            Arc::increment_strong_count(self.this);
+            Arc::from_raw(self.this)
         }
     }
 

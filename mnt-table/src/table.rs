@@ -36,19 +36,19 @@ use alloc::sync::Arc;
 use core::ptr::{self, NonNull};
 
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicBool, AtomicPtr, Ordering, order, planted};
+use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
 
-/// Buckets of a new table.
-#[cfg(not(loom))]
-const FIRST_BITS: u32 = 3;
-#[cfg(loom)]
-const FIRST_BITS: u32 = 1;
+/// Buckets of a new table, as a power of two.
+const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 3 };
 
 /// Entries per bucket from which on insertions are held up until the table can grow.
 pub const LOAD_MAX: usize = 4;
 
 /// Old buckets that each change links into the next array.
-const STEP: usize = 4;
+const STEP: usize = if cfg!(loom) { 1 } else { 4 };
+
+/// Flushes after which [`Writer::catch_up`] gives up: a grace period takes three with nobody in the way.
+const CATCH_UP_TRIES: u32 = 8;
 
 /// An entry's links: one for each of the two arrays that can exist.
 pub struct Links<E>([AtomicPtr<E>; 2]);
@@ -105,6 +105,7 @@ impl<E: Entry> Drop for Unlinked<E> {
 /// A bucket array: this header, then `1 << bits` heads, in one allocation.
 #[repr(C)]
 struct Buckets<E> {
+    memory: Memory,
     bits: u32,
     which: usize,
     heads: [AtomicPtr<E>; 0],
@@ -123,7 +124,7 @@ impl<E: Entry> Buckets<E> {
         let at = NonNull::new(unsafe { alloc(layout) })?.cast::<Self>();
         // SAFETY: freshly allocated with room and alignment for the header and `1 << bits` heads behind it.
         unsafe {
-            at.write(Buckets { bits, which, heads: [] });
+            at.write(Buckets { memory: Memory::new(), bits, which, heads: [] });
             let first = at.cast::<u8>().add(heads).cast::<AtomicPtr<E>>();
             for index in 0..1usize << bits {
                 first.add(index).write(AtomicPtr::new(ptr::null_mut()));
@@ -157,6 +158,7 @@ impl<E: Entry> Buckets<E> {
         // SAFETY: by contract; the layout is the one that it was allocated with.
         unsafe {
             let bits = at.as_ref().bits;
+            ptr::drop_in_place(&raw mut (*at.as_ptr()).memory);
             for index in 0..1usize << bits {
                 ptr::drop_in_place(ptr::from_ref(Self::head_at(at, index)).cast_mut());
             }
@@ -241,6 +243,7 @@ impl<E: Entry> Table<E> {
         // SAFETY: never null; [Reach]: a replaced array is retired, and `_guard` is a pin.
         let (head, which) = unsafe {
             let array = NonNull::new_unchecked(array);
+            (*array.as_ptr()).memory.check();
             (Buckets::head(array, hash), (*array.as_ptr()).which)
         };
         // Acquire [Publish]: pairs with the Release in `link`, `unlink` and `replace`: the entry is whole.
@@ -251,7 +254,7 @@ impl<E: Entry> Table<E> {
                 return Some(entry);
             }
             // Acquire [Publish]: as above, for the rest of the chain; [Tail] if `entry` was unlinked meanwhile.
-            at = entry.links().0[which].load(Ordering::Acquire);
+            at = entry.links().0[which].load(order(Ordering::Acquire, "next_load_relaxed"));
         }
         None
     }
@@ -306,12 +309,32 @@ impl<E: Entry> Writer<E> {
         self.growth.is_none() && self.len >= self.buckets() && !self.spare.load(Ordering::Relaxed)
     }
 
-    /// Whether growth has waited so long for a grace period that chains are [`LOAD_MAX`] entries long on average.
+    /// Whether chains are [`LOAD_MAX`] entries long on average, because growth waits or many entries came at once.
     ///
-    /// Callers that can wait or refuse do so before the next insertion, so chains stay bounded even beside a reader that
-    /// never unpins.
+    /// Whoever owns the writer calls [`Writer::catch_up`] then, at the next moment at which it is not pinned; if that does
+    /// not help, callers that can refuse do so before the next insertion, so chains stay bounded even beside a reader
+    /// that never unpins.
     pub fn starved(&self) -> bool {
-        self.waits() && self.len >= LOAD_MAX * self.buckets()
+        self.len >= LOAD_MAX * self.buckets() && self.growth.is_none()
+    }
+
+    /// Makes a starved table fit its entries at once: helps the grace period along, and links everything.
+    ///
+    /// Insertions alone retire next to nothing, so nobody else might see to it that the retired array is freed; and
+    /// many insertions under one pin outrun any growth. Beside a reader that does not unpin the table stays starved,
+    /// and the next call tries again.
+    ///
+    /// Context: not pinned; runs destructors; never waits.
+    pub fn catch_up(&mut self, table: &Table<E>) {
+        self.check_owner(table);
+        for _ in 0..CATCH_UP_TRIES {
+            if !self.starved() {
+                return;
+            }
+            let guard = pin();
+            guard.flush();
+            self.grow(table, usize::MAX, &guard);
+        }
     }
 
     /// The linked entry with this hash for which `is` holds, as [`Writer::remove`] and [`Writer::replace`] want it.
@@ -460,15 +483,20 @@ impl<E: Entry> Writer<E> {
                 None => after,
             };
             // Release [Publish]: as in `link`. [Tail]: the entry's own link stays.
-            link.store(successor, Ordering::Release);
+            link.store(successor, order(Ordering::Release, "unlink_relaxed"));
             if planted("unlink_clears_next") {
                 entry.as_ref().links().0[which].store(ptr::null_mut(), Ordering::Release);
             }
         }
     }
 
-    /// Starts or continues growth. Failing to allocate only leaves chains longer.
+    /// Starts or continues growth by a few buckets.
     fn grow_if_due(&mut self, table: &Table<E>, guard: &Guard) {
+        self.grow(table, STEP, guard);
+    }
+
+    /// Starts or continues growth by `steps` buckets. Failing to allocate only leaves chains longer.
+    fn grow(&mut self, table: &Table<E>, steps: usize, guard: &Guard) {
         if self.growth.is_none() {
             // Acquire [Spare]: pairs with the Release in `RetiredArray::drop`: the readers of the links that this
             // growth is going to write are gone.
@@ -479,15 +507,19 @@ impl<E: Entry> Writer<E> {
             }
             // SAFETY: the writer's own array.
             let (bits, which) = unsafe { (self.current.as_ref().bits, self.current.as_ref().which) };
+            // Twice the size, or more for the many that came while a growth had to wait, or are to come.
             let bits = bits_for(wanted).max(bits + 1);
             let Some(next) = Buckets::new(bits, 1 - which) else { return };
             self.growth = Some(Growth { next, linked: 0 });
         }
         let buckets = self.buckets();
-        for _ in 0..STEP {
+        for _ in 0..steps {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;
+            if index + 1 == buckets && planted("publish_before_linked") {
+                table.current.store(next.as_ptr(), Ordering::Release);
+            }
             // SAFETY: `current` is the writer's; entries in it are alive because they are linked.
             unsafe {
                 let which = self.current.as_ref().which;
@@ -497,7 +529,7 @@ impl<E: Entry> Writer<E> {
                     at = entry.as_ref().links().0[which].load(Ordering::Relaxed);
                 }
             }
-            if index + 1 == buckets || planted("publish_before_linked") {
+            if index + 1 == buckets {
                 self.finish_growth(table, guard);
             }
         }

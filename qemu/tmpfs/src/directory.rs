@@ -157,8 +157,8 @@ impl TmpDentry {
             }
             let removal = Removal::begin(&child, own)?;
             {
-                let guard = pin();
                 let mut locks = DirLocks::take(&[self, &child]);
+                let guard = pin();
                 let entry = locks.of(self).find(hash, |entry| entry.is(hash, name));
                 // SAFETY: linked, and the lock keeps it so.
                 let Some(entry) =
@@ -186,14 +186,18 @@ pub(crate) struct DirLocks<'a>(SmallVec<[Locked<'a>; 3]>);
 type Locked<'a> = (&'a TmpDentry, MutexGuard<'a, Writer<DirEntry>>);
 
 impl<'a> DirLocks<'a> {
-    /// Locks those of `dentries` that are directories, each once.
+    /// Locks those of `dentries` that are directories, each once. Context: not pinned.
     pub(crate) fn take(dentries: &[&'a TmpDentry]) -> Self {
         let mut sorted: SmallVec<[&'a TmpDentry; 3]> = dentries.iter().copied().collect();
         sorted.sort_unstable_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         sorted.dedup_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         let locked = sorted.into_iter().filter_map(|dentry| {
-            let (_, writer) = dentry.directory().ok()?;
-            Some((dentry, writer.lock()))
+            let (entries, writer) = dentry.directory().ok()?;
+            let mut writer = writer.lock();
+            if writer.starved() {
+                writer.catch_up(entries);
+            }
+            Some((dentry, writer))
         });
         DirLocks(locked.collect())
     }

@@ -99,11 +99,11 @@ pub fn rename(
         let place = Box::new(Place { name: name::copy(to.name)?, parent: Arc::clone(to.directory) });
         let fresh = DirEntry::new(to.hash, name::copy(to.name)?, &moved);
         {
-            let guard = pin();
-            let _nobody_moves = between.then(|| super_block.rename.lock());
             let mut involved = alloc::vec![&**from.directory, &**to.directory];
             involved.extend(target.as_deref());
+            let _nobody_moves = between.then(|| super_block.rename.lock());
             let mut locks = DirLocks::take(&involved);
+            let guard = pin();
             let (old, new) = (from.find(&mut locks), to.find(&mut locks));
             // SAFETY: linked, and the locks keep them so.
             let child = |entry: NonNull<DirEntry>| unsafe { entry.as_ref() }.child();

@@ -1,27 +1,14 @@
 //! What each operation does and refuses, and in which order it refuses.
 
+mod common;
+
 use std::sync::Arc;
 
+use common::{Ns, fresh, look, namespace};
 use mnt_table::dentry::{Dentry, LookupError, SuperBlock};
-use mnt_table::namespace::Kind as NsKind;
 use mnt_table::reclaim::pin;
-use mnt_table::{MntNamespace, MountFlags, MountSpec, WriteSet};
-use tmpfs::{FILE_MAX, FsError, Kind, NAME_MAX, Options, TARGET_MAX, TmpDentry, TmpSuperBlock, rename};
-
-type Ns = Arc<MntNamespace<TmpDentry>>;
-
-fn fresh(dev: u32) -> Arc<TmpDentry> {
-    TmpSuperBlock::new(Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false }).unwrap()
-}
-
-fn namespace() -> Ns {
-    MntNamespace::new(NsKind::Ordinary).unwrap()
-}
-
-fn look(directory: &TmpDentry, name: &[u8]) -> Result<Arc<TmpDentry>, LookupError> {
-    let guard = pin();
-    directory.lookup(name, &guard).cloned()
-}
+use mnt_table::{MountFlags, MountSpec, WriteSet};
+use tmpfs::{FILE_MAX, FsError, Kind, NAME_MAX, TARGET_MAX, TmpDentry, rename};
 
 /// The names from the root down to `dentry`.
 fn path(dentry: &TmpDentry) -> String {
