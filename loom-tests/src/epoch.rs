@@ -13,6 +13,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicPtr;
 use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use loom::thread;
+use mnt_table::platform::set_epoch;
 
 use crate::harness::{Layer, Model, model};
 
@@ -41,6 +42,16 @@ impl Warm {
         let handle = collector.register();
         drop(handle.pin());
         Warm(handle)
+    }
+
+    /// Makes it the one by which this thread pins in the mount table.
+    pub fn enter(self) {
+        assert!(set_epoch(Some(self.0)).is_none(), "this thread has one already");
+    }
+
+    /// Takes this thread's handle away.
+    pub fn leave() -> Self {
+        Warm(set_epoch(None).expect("this thread has one"))
     }
 
     /// The handle, for the thread that holds it now.

@@ -39,6 +39,8 @@ pub mod anchors;
 #[cfg(crossbeam_loom)]
 pub mod epoch;
 pub mod harness;
+#[cfg(crossbeam_loom)]
+pub mod lifetime;
 pub mod litmus;
 #[cfg(not(crossbeam_loom))]
 pub mod locks;
@@ -75,6 +77,8 @@ pub fn models() -> Vec<harness::Model> {
         locks::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
+        #[cfg(crossbeam_loom)]
+        lifetime::models(),
     ];
     models.into_iter().flatten().collect()
 }

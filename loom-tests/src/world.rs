@@ -8,7 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::{Acquire, Release};
 use mnt_table::dentry::{ActiveMounts, LookupError, MountedHere};
-use mnt_table::mount::{MountFlags, MountSpec, live_mounts};
+use mnt_table::mount::{MountFlags, MountSpec};
 use mnt_table::place::{FsStruct, PathRef};
 use mnt_table::reclaim::Guard;
 use mnt_table::tree::Joint;
@@ -294,7 +294,12 @@ pub fn dissolve<const N: usize>(namespaces: [Arc<MntNamespace<Name>>; N]) {
 #[cfg(not(crossbeam_loom))]
 pub fn end<const N: usize>(file_systems: [&FileSystem; N]) {
     mnt_table::reclaim::drain();
-    assert_eq!(live_mounts(), 0, "a mount was not freed");
+    assert_eq!(mnt_table::mount::live_mounts(), 0, "a mount was not freed");
+    check_file_systems(file_systems);
+}
+
+/// Every file system was shut down once, and nobody holds its names any more.
+pub fn check_file_systems<const N: usize>(file_systems: [&FileSystem; N]) {
     for fs in file_systems {
         assert_eq!(Arc::strong_count(fs.root()), 1, "somebody holds {}", fs.root().label());
         assert_eq!(fs.instance().shutdowns(), 1, "shutdowns of {}", fs.root().label());

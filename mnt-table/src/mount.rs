@@ -409,6 +409,7 @@ impl<D: Dentry> Mount<D> {
     ///
     /// Context: no lock of this crate held; may shut the superblock down, so may block.
     pub(crate) fn settle(&self) {
+        self.memory.check();
         let anchors = self.slow.lock();
         // Relaxed: written under `slow` since it was detached.
         if self.state.load(Ordering::Relaxed) != state::DETACHED {

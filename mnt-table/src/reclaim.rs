@@ -19,6 +19,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use crate::platform::{self, CPUS_MAX};
+#[cfg(any(not(loom), crossbeam_loom))]
+use crate::sync::planted;
 use crate::sync::{Ordering, plain};
 
 /// Retirements of one CPU after which its next mutator flushes. Never in models, which flush themselves: the counts go on
@@ -90,6 +92,9 @@ impl Guard {
     /// Runs `then` once no pin that exists now is left; at once in models of structure, by `drain`.
     #[cfg(any(not(loom), crossbeam_loom))]
     fn defer(&self, then: impl FnOnce() + Send + 'static) {
+        if planted("freed_at_once") {
+            return then();
+        }
         // `then` is Send and 'static, so it may run on any thread at any later time.
         self.epoch.defer(then);
     }
