@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             let at = |end: usize| walk(namespace.task().fs(), &path.as_bytes()[..end], Last::Follow);
             let mut above = namespace.root().root().clone();
             for level in 1..=8 {
-                above.mkdir(path[level * 2 - 1..level * 2].as_bytes()).expect("a fresh name");
+                above.mkdir(&path.as_bytes()[level * 2 - 1..level * 2]).expect("a fresh name");
                 if level % 4 == 0 {
                     namespace.mount(Instance::Fresh, &path[..level * 2]);
                 }
