@@ -53,7 +53,7 @@ pub(super) fn start(ours: &mut Vec<Option<UnixStream>>, sockets: Vec<UnixStream>
     }
     let quit = Quit;
     ours.clear();
-    let mut helper = Helper { socket: 0, sockets, spare: None };
+    let mut helper = Helper { socket: 0, sockets };
     match set_up() {
         Ok(()) => {
             if helper.reply(0, 0).is_ok() {
@@ -108,8 +108,6 @@ struct Helper {
     /// Which of the sockets is this task's.
     socket: usize,
     sockets: Vec<UnixStream>,
-    /// A file system that could not be mounted: for the next attempt.
-    spare: Option<OwnedFd>,
 }
 
 impl Helper {
@@ -134,7 +132,6 @@ impl Helper {
                 Call::Fork { child } => match fork() {
                     Ok(0) => {
                         self.socket = child;
-                        self.spare = None;
                         continue;
                     }
                     Ok(pid) => self.reply(0, pid),
@@ -151,7 +148,7 @@ impl Helper {
         }
     }
 
-    fn run(&mut self, call: &Call) -> rustix::io::Result<()> {
+    fn run(&self, call: &Call) -> rustix::io::Result<()> {
         let change = |source: &str, target: &str, flags: u32| {
             mount(source, target, "", MountFlags::from_bits_retain(flags), None)
         };
@@ -159,15 +156,7 @@ impl Helper {
         match call {
             Call::Mount { target } => {
                 // By its descriptor, since its directories must be there before anybody sees it.
-                let root = match self.spare.take() {
-                    Some(root) => root,
-                    None => file_system()?,
-                };
-                let attached = attach(&root, target);
-                if attached.is_err() {
-                    self.spare = Some(root);
-                }
-                attached
+                attach(&file_system()?, target)
             }
             Call::Bind { source, target, recursive: all } => {
                 change(source, target, abi::MS_BIND | recursive(all))
