@@ -57,6 +57,10 @@ impl Pair {
         if ours == theirs && self.views == wanted && violations.is_empty() {
             return Ok(Ok(theirs));
         }
+        if !violations.is_empty() {
+            // A broken table cannot be taken down; it stays until the process ends.
+            std::mem::forget(std::mem::replace(&mut self.model, Model::new()?));
+        }
         let views = (wanted, self.views.clone());
         Ok(Err(Box::new(Difference { at, answers: (theirs, ours), views, violations })))
     }
