@@ -15,6 +15,21 @@ pub fn shrink(
     mut found: Box<Difference>,
     tasks_max: usize,
 ) -> Result<(Vec<Step>, Box<Difference>)> {
+    loop {
+        let length = program.len();
+        let tasks = program.iter().filter(|step| step.task != 0).count();
+        (program, found) = pass(program, found, tasks_max)?;
+        if program.len() == length && program.iter().filter(|step| step.task != 0).count() == tasks {
+            return Ok((program, found));
+        }
+    }
+}
+
+fn pass(
+    mut program: Vec<Step>,
+    mut found: Box<Difference>,
+    tasks_max: usize,
+) -> Result<(Vec<Step>, Box<Difference>)> {
     program.truncate(found.at + 1);
     let mut piece = program.len() / 2;
     while piece > 0 {
@@ -39,6 +54,18 @@ pub fn shrink(
             piece /= 2;
         } else if !shorter {
             break;
+        }
+    }
+    // Who did not need to be somebody else is task 0.
+    for at in 0..program.len() {
+        if at >= program.len() || program[at].task == 0 {
+            continue;
+        }
+        let mut fewer = program.clone();
+        fewer[at].task = 0;
+        if let Some(difference) = compare(&fewer, tasks_max)? {
+            fewer.truncate(difference.at + 1);
+            (program, found) = (fewer, difference);
         }
     }
     Ok((program, found))

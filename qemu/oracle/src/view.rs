@@ -54,6 +54,7 @@ impl Views {
 /// left out.
 pub fn difference(wanted: &Views, got: &Views) -> String {
     let mut text = String::new();
+    let mut shown = Vec::new();
     for task in 0..wanted.0.len().max(got.0.len()) {
         let lines = |views: &Views| -> Vec<String> {
             let lines = views.0.get(task).and_then(Option::as_ref);
@@ -64,6 +65,10 @@ pub fn difference(wanted: &Views, got: &Views) -> String {
             text.push_str(&format!("t{task}: the same {} lines\n", got.len()));
             continue;
         }
+        if let Some((other, _)) = shown.iter().find(|(_, seen)| *seen == (wanted.clone(), got.clone())) {
+            text.push_str(&format!("t{task}: as t{other}\n"));
+            continue;
+        }
         for (mark, lines, others) in [('-', &wanted, &got), ('+', &got, &wanted)] {
             for line in lines {
                 let mark = if others.contains(line) { ' ' } else { mark };
@@ -71,6 +76,7 @@ pub fn difference(wanted: &Views, got: &Views) -> String {
             }
             text.push('\n');
         }
+        shown.push((task, (wanted, got)));
     }
     text
 }
