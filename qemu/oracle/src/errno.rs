@@ -31,6 +31,8 @@ const NAMES: [(&str, u32); 16] = [
 impl Answer {
     /// Success.
     pub const OK: Answer = Answer(0);
+    /// `EBUSY`
+    pub const BUSY: Answer = Answer(abi::EBUSY);
     /// The task does not exist (any more).
     pub const NO_TASK: Answer = Answer(abi::ESRCH);
 }

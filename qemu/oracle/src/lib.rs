@@ -10,11 +10,17 @@
 //! 5. A program with the wanted answers in it is a script ([`script`]): a test that needs no Linux to run.
 //!
 //! # Intended differences
-//! Linux 6.18 forgets in a copy of a namespace that a mount is unbindable; kernels before and after do not, and neither do
-//! we. [`Model`] forgets it too when it stands beside 6.18.
+//! Where Linux 6.18 has a rule of its own that newer kernels gave up, the crates follow those, and the comparison makes
+//! allowance:
+//! - A copy of a namespace forgets there which mounts are unbindable, and did not before 6.17. [`Model::beside_linux`]
+//!   forgets it too.
+//! - An umount does not ask there whether a counterpart is in use that has mounts on it besides one that covers it, though
+//!   it takes that counterpart along if all those go too. Here it answers `EBUSY`; [`compare`] then goes on with a lazy
+//!   umount, which takes the same mounts.
 
 pub mod call;
 pub mod compare;
+pub mod coverage;
 pub mod errno;
 pub mod generate;
 pub mod linux;

@@ -77,9 +77,12 @@ impl Process {
     fn call(&mut self, call: &Call) -> Result<(Answer, i32)> {
         let mut reply = [0; 8];
         let line = format!("{call}\n");
-        self.socket.write_all(line.as_bytes()).and_then(|()| self.socket.read_exact(&mut reply)).with_context(
-            || format!("the helper {} is gone; it was asked to `{call}`", self.pid.as_raw_nonzero()),
-        )?;
+        self.socket
+            .write_all(line.as_bytes())
+            .and_then(|()| self.socket.read_exact(&mut reply))
+            .with_context(|| {
+                format!("the helper {} is gone; it was asked to `{call}`", self.pid.as_raw_nonzero())
+            })?;
         let number = |at: usize| i32::from_ne_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
         Ok((Answer(number(0) as u32), number(4)))
     }
@@ -95,9 +98,7 @@ impl Process {
         let path = format!("/proc/{}/mountinfo", self.pid.as_raw_nonzero());
         let text = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines
-            .map(|line| MountInfo::parse(line).map_err(|error| anyhow::anyhow!("{path}: {error}")))
-            .collect()
+        lines.map(|line| MountInfo::parse(line).map_err(|error| anyhow::anyhow!("{path}: {error}"))).collect()
     }
 }
 

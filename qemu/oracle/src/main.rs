@@ -1,14 +1,15 @@
 //! Compares the mount table with the running Linux on random programs, or runs scripts on both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use oracle::compare::{Difference, Pair};
+use oracle::coverage::Coverage;
 use oracle::generate::{Generator, Limits};
-use oracle::script::{Script, record};
+use oracle::script::{Script, record, rewrite};
 use oracle::shrink::shrink;
 use oracle::view::difference;
 use oracle::{Answer, Linux, Model, Step, linux};
@@ -36,12 +37,15 @@ struct Args {
     /// Operations of one program
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..))]
     length: u64,
+    /// Print how often each call gave each answer
+    #[arg(long)]
+    coverage: bool,
     /// Run these scripts on Linux and on the mount table instead
     #[arg(long, value_name = "FILE", num_args = 1..)]
     scripts: Vec<PathBuf>,
-    /// Print what Linux answers to the steps of this script instead
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    /// Write these scripts again with Linux's answers instead
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    record: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -57,10 +61,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     linux::check()?;
     linux::prepare()?;
-    if let Some(path) = &args.record {
-        let script = read(path)?;
-        let steps: Vec<Step> = script.steps().cloned().collect();
-        print!("{}", record(&steps, &mut Linux::new(script.tasks())?)?);
+    for path in &args.record {
+        let text = rewrite(&text(path)?, &mut Linux::new(RECORDED_TASKS)?)
+            .with_context(|| path.display().to_string())?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if !args.record.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.scripts.is_empty() {
@@ -78,9 +84,15 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &PathBuf) -> Result<Script> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Script::parse(&text).with_context(|| path.display().to_string())
+/// Tasks that a script can have while it is recorded.
+const RECORDED_TASKS: usize = 16;
+
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Script> {
+    Script::parse(&text(path)?).with_context(|| path.display().to_string())
 }
 
 fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
@@ -104,8 +116,9 @@ fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
 fn random(args: &Args, seed: u64) -> Result<bool> {
     let limits = Limits { tasks: args.tasks as usize, namespaces: args.namespaces as usize };
     let start = Instant::now();
-    let (mut done, mut succeeded, mut programs) = (0, 0, 0);
+    let (mut done, mut succeeded, mut programs, mut intended) = (0, 0, 0, 0);
     let mut rng = SmallRng::seed_from_u64(seed);
+    let mut coverage = Coverage::default();
     while done < args.ops {
         programs += 1;
         let mut pair = Pair::new(limits.tasks)?;
@@ -116,7 +129,10 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
             program.push(step);
             done += 1;
             match pair.step(&program[program.len() - 1])? {
-                Ok(answer) => succeeded += u64::from(answer == Answer::OK),
+                Ok(answer) => {
+                    succeeded += u64::from(answer == Answer::OK);
+                    coverage.count(&program[program.len() - 1], answer);
+                }
                 Err(found) => {
                     println!("seed {seed}: a difference after {done} operations, in program {programs}");
                     drop(pair);
@@ -126,14 +142,19 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
                 }
             }
         }
+        intended += pair.intended;
     }
     let time = start.elapsed().max(Duration::from_millis(1));
     println!(
-        "seed {seed}: {done} operations in {programs} programs alike, {}% succeeded, {:.1} s, {:.0} per second",
+        "seed {seed}: {done} operations in {programs} programs alike, {}% succeeded, {intended} intended \
+         differences, {:.1} s, {:.0} per second",
         succeeded * 100 / done.max(1),
         time.as_secs_f64(),
         done as f64 / time.as_secs_f64()
     );
+    if args.coverage {
+        print!("{coverage}");
+    }
     Ok(true)
 }
 
@@ -143,6 +164,9 @@ fn show(program: &[Step], found: &Difference, limits: Limits) -> Result<()> {
     let (linux, model) = found.answers;
     println!("\nThe last step answers {linux} on Linux, {model} here.");
     found.violations.iter().for_each(|line| println!("Broken here: {line}"));
-    println!("What the tasks see then, - on Linux, + here:\n\n{}", difference(&found.views.0, &found.views.1));
+    println!(
+        "What the tasks see then, - on Linux, + here:\n\n{}",
+        difference(&found.views.0, &found.views.1)
+    );
     Ok(())
 }

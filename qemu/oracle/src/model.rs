@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Result, anyhow};
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::SuperBlockRef;
-use mnt_table::{Dentry, Kind, MntNamespace, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::walk::{Last, walk_to_change};
+use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use propagate::receivers::depth_first;
+use propagate::{Retry, with_locks};
 use syscalls::listing::mountinfo;
 use syscalls::mount::mount;
 use syscalls::pivot_root::pivot_root;
@@ -132,6 +135,27 @@ impl Model {
     /// Whether task `number` exists.
     pub fn has(&self, number: usize) -> bool {
         self.tasks.get(number).is_some_and(Option::is_some)
+    }
+
+    /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
+    /// of which Linux 6.18 does not ask whether they are in use.
+    pub(crate) fn umount_takes_chains(&self, number: usize, target: &str) -> bool {
+        let Some(Some(task)) = self.tasks.get(number) else { return false };
+        let Ok((mount, _)) = walk_to_change(task.fs(), target.as_bytes(), Last::FollowAndCross) else {
+            return false;
+        };
+        let found = with_locks(LockPlan::new(&task.namespace()), |locks| {
+            let (Some(parent), Some(on)) = (locks.parent(&mount), locks.mountpoint(&mount)) else {
+                return Ok(false);
+            };
+            let receivers = depth_first(locks, parent).map_err(|missing| Retry::With(vec![missing]))?;
+            let counterparts = receivers.iter().filter_map(|receiver| locks.child_at(receiver, on));
+            Ok(counterparts.into_iter().any(|counterpart| {
+                let children = locks.children(&counterpart).count();
+                children > 1 || (children == 1 && locks.overmount(&counterpart).is_none())
+            }))
+        });
+        found.unwrap_or(false)
     }
 
     fn call(&mut self, number: usize, call: &Call) -> Result<(), Errno> {

@@ -110,16 +110,11 @@ impl Script {
                     }
                 }
                 Item::Views(wanted) => {
-                    let mut got = executor.views()?;
-                    got.0.resize(got.0.len().max(wanted.0.len()), None);
-                    for (task, view) in got.0.iter_mut().enumerate() {
-                        if wanted.0.get(task).is_none_or(Option::is_none) {
-                            *view = None;
-                        }
-                    }
+                    let tasks: Vec<_> =
+                        (0..wanted.0.len()).filter(|task| wanted.0[*task].is_some()).collect();
+                    let got = only(executor.views()?, &tasks);
                     let mut wanted = wanted.clone();
                     wanted.0.resize(got.0.len(), None);
-                    got.normalise();
                     if got != wanted {
                         bail!("line {line}: the tasks see\n{}", difference(&wanted, &got));
                     }
@@ -130,6 +125,20 @@ impl Script {
     }
 }
 
+/// What `tasks` see, with numbers of their own.
+fn only(mut views: Views, tasks: &[usize]) -> Views {
+    let last = tasks.iter().max().map_or(0, |last| last + 1);
+    views.0.resize(views.0.len().max(last), None);
+    views
+        .0
+        .iter_mut()
+        .enumerate()
+        .filter(|(task, _)| !tasks.contains(task))
+        .for_each(|(_, view)| *view = None);
+    views.normalise();
+    views
+}
+
 /// Runs `steps` and writes the answers down: a script that this executor passes.
 ///
 /// # Errors
@@ -137,12 +146,62 @@ impl Script {
 pub fn record(steps: &[Step], executor: &mut impl Executor) -> Result<String> {
     let mut text = String::new();
     for step in steps {
-        let line = step.to_string();
-        match executor.run(step)? {
-            Answer::OK => text.push_str(&format!("{line}\n")),
-            errno => text.push_str(&format!("{line:<50} => {errno}\n")),
-        }
+        answer(step, executor, &mut text)?;
     }
     text.push_str(&executor.views()?.text());
     Ok(text)
+}
+
+fn answer(step: &Step, executor: &mut impl Executor, text: &mut String) -> Result<()> {
+    let line = step.to_string();
+    match executor.run(step)? {
+        Answer::OK => text.push_str(&format!("{line}\n")),
+        errno => text.push_str(&format!("{line:<50} => {errno}\n")),
+    }
+    Ok(())
+}
+
+/// Writes the script `text` again with the answers of `executor`, comments kept. What tasks see is written where
+/// the script has lines of theirs, and these may be as short as `t0> ?`; a script without any gets what all tasks see
+/// at its end.
+///
+/// # Errors
+/// As [`Script::parse`]; the executor failed.
+pub fn rewrite(text: &str, executor: &mut impl Executor) -> Result<String> {
+    let mut new = String::new();
+    let mut any = false;
+    // The tasks whose view the lines at hand show.
+    let mut shown: Vec<usize> = Vec::new();
+    for line in text.lines().chain([""]) {
+        let end = line.find(['$', '>', '#']).map(|at| (at, line.as_bytes()[at]));
+        if !shown.is_empty() && !matches!(end, Some((_, b'>'))) {
+            any = true;
+            new.push_str(&only(executor.views()?, &shown).text());
+            shown.clear();
+        }
+        match end {
+            Some((at, b'>')) => {
+                let who = task(line[..at].trim()).map_err(|why| anyhow!(why))?;
+                if !shown.contains(&who) {
+                    shown.push(who);
+                }
+                continue;
+            }
+            Some((_, b'$')) => {
+                let script = Script::parse(line)?;
+                for step in script.steps() {
+                    answer(step, executor, &mut new)?;
+                }
+            }
+            _ => {
+                new.push_str(line);
+                new.push('\n');
+            }
+        }
+    }
+    new.pop(); // of the empty line at the end
+    if !any {
+        new.push_str(&executor.views()?.text());
+    }
+    Ok(new)
 }

@@ -163,9 +163,7 @@ impl Helper {
             }
             Call::Move { source, target } => change(source, target, abi::MS_MOVE),
             Call::Make { target, to, recursive: all } => change("none", target, to.flag() | recursive(all)),
-            Call::Remount { target, flags } => {
-                change("none", target, abi::MS_REMOUNT | abi::MS_BIND | flags)
-            }
+            Call::Remount { target, flags } => change("none", target, abi::MS_REMOUNT | abi::MS_BIND | flags),
             Call::Umount { target, lazy } => {
                 unmount(target.as_str(), if *lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() })
             }
