@@ -123,12 +123,9 @@ fn plan<D: Dentry>(
         return Err(Retry::With(missing));
     }
     locks.reserve_ended(leaving.len())?;
-    let mut depths: Vec<(usize, Arc<Mount<D>>)> =
-        leaving.iter().map(|mount| (depth(locks, mount), Arc::clone(mount))).collect();
-    depths.sort_by_key(|(depth, _)| core::cmp::Reverse(*depth));
     let mut going = Vec::new();
-    going.try_reserve_exact(depths.len()).map_err(|_| Error::NoMemory)?;
-    for (_, mount) in depths {
+    going.try_reserve_exact(leaving.len()).map_err(|_| Error::NoMemory)?;
+    for mount in departing(locks, &leaving, &fates) {
         let slides = match survivor(locks, &mount, &fates) {
             Some(upper) => {
                 let parent =
@@ -251,8 +248,28 @@ fn survivor<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, fates: &Fates
         .find(|upper| !fates.goes(upper))
 }
 
-fn depth<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> usize {
-    core::iter::successors(locks.parent(mount), |mount| locks.parent(mount)).count()
+/// `leaving` with children before parents.
+///
+/// What slides down comes last among the children of its new parent, so the order of those is that of `leaving`: of the
+/// mounts on whose roots they were. Mounts that go and hang together leave one place between them, so one at most slides
+/// into it.
+fn departing<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>], fates: &Fates) -> Vec<Arc<Mount<D>>> {
+    let lowest = |mount: &Arc<Mount<D>>| {
+        let above = core::iter::successors(Some(mount), |mount| locks.parent(mount));
+        let going = above.take_while(|mount| fates.goes(mount));
+        going.fold((0, 0), |(count, _), mount| (count + 1, mount.unique_id()))
+    };
+    let mut ranks: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut keyed = Vec::new();
+    for (rank, mount) in leaving.iter().enumerate() {
+        let (depth, root) = lowest(mount);
+        if locks.overmount(mount).is_some_and(|upper| !fates.goes(&upper)) {
+            ranks.insert(root, rank);
+        }
+        keyed.push((root, depth, mount));
+    }
+    keyed.sort_by_key(|(root, depth, _)| (ranks.get(root), *root, core::cmp::Reverse(*depth)));
+    keyed.into_iter().map(|(_, _, mount)| Arc::clone(mount)).collect()
 }
 
 /// Removes them. Returns how many.

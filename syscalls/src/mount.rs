@@ -217,11 +217,7 @@ fn own_mount<D: Dentry>(
     if locks.is_in(mount, ns) && Arc::ptr_eq(mount.root(), dentry) { Ok(()) } else { Err(Error::Invalid) }
 }
 
-fn set_flags<D: Dentry>(
-    ns: &Arc<MntNamespace<D>>,
-    target: &Position<D>,
-    flags: u32,
-) -> Result<Done, Errno> {
+fn set_flags<D: Dentry>(ns: &Arc<MntNamespace<D>>, target: &Position<D>, flags: u32) -> Result<Done, Errno> {
     const TIMES: MountFlags = MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
     let says_times = abi::MS_NOATIME | abi::MS_NODIRATIME | abi::MS_RELATIME | abi::MS_STRICTATIME;
     let done = with_locks(LockPlan::new(ns), |locks| {

@@ -44,7 +44,8 @@ pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<D
         if locks.parent(&mount).is_none() {
             return Err(Error::Invalid.into());
         }
-        let removed = if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) };
+        let removed =
+            if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) };
         removed.map(Some)
     })?;
     match propagated {
