@@ -21,8 +21,9 @@ use alloc::sync::Arc;
 use crate::platform::{self, CPUS_MAX};
 use crate::sync::{Ordering, plain};
 
-/// Retirements of one CPU after which its next mutator flushes.
-pub const FLUSH_EVERY: u64 = 64;
+/// Retirements of one CPU after which its next mutator flushes. Never in models, which flush themselves: the counts go on
+/// from one execution to the next, and executions must not differ.
+pub const FLUSH_EVERY: u64 = if cfg!(loom) { u64::MAX } else { 64 };
 
 /// How often [`reserve`] tries to get below the limit before it refuses.
 const RESERVE_TRIES: u32 = 64;
@@ -155,6 +156,7 @@ struct Counters {
     retired_bytes: plain::AtomicU64,
     freed_bytes: plain::AtomicU64,
     flushed_at: plain::AtomicU64,
+    looked_at: plain::AtomicU64,
     refused: plain::AtomicU64,
 }
 
@@ -165,6 +167,7 @@ static COUNTERS: [Counters; CPUS_MAX] = [const {
         retired_bytes: plain::AtomicU64::new(0),
         freed_bytes: plain::AtomicU64::new(0),
         flushed_at: plain::AtomicU64::new(0),
+        looked_at: plain::AtomicU64::new(0),
         refused: plain::AtomicU64::new(0),
     }
 }; CPUS_MAX];
@@ -226,35 +229,37 @@ pub struct OverLimit;
 /// # Errors
 /// `ENOMEM` ([`OverLimit`]): still over the limit after a bounded number of tries.
 pub fn reserve() -> Result<(), OverLimit> {
-    if !relieve() {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed, all: hints of when to look; losing a race looks once more or once less.
+    let retired = here.retired.load(Ordering::Relaxed);
+    if retired.wrapping_sub(here.looked_at.load(Ordering::Relaxed)) < FLUSH_EVERY {
         return Ok(());
     }
     for spins in 0..RESERVE_TRIES {
         if stats().deferred_bytes <= limit() {
+            here.looked_at.store(retired, Ordering::Relaxed);
             return Ok(());
         }
         pin().flush();
         platform::relax(u32::MAX - RESERVE_TRIES + spins);
     }
-    COUNTERS[platform::cpu()].refused.fetch_add(1, Ordering::Relaxed);
     // The next operation looks again.
-    COUNTERS[platform::cpu()].flushed_at.store(0, Ordering::Relaxed);
+    here.refused.fetch_add(1, Ordering::Relaxed);
     Err(OverLimit)
 }
 
-/// Flushes if this CPU retired [`FLUSH_EVERY`] boxes since it last did, and says whether it flushed.
+/// Flushes if this CPU retired [`FLUSH_EVERY`] boxes since it last did.
 ///
 /// Context: not pinned; no lock held; runs destructors; never waits.
-pub fn relieve() -> bool {
+pub fn relieve() {
     let here = &COUNTERS[platform::cpu()];
     let retired = here.retired.load(Ordering::Relaxed);
     if retired.wrapping_sub(here.flushed_at.load(Ordering::Relaxed)) < FLUSH_EVERY {
-        return false;
+        return;
     }
     // Relaxed: a hint of when to flush; losing a race flushes once more or once less.
     here.flushed_at.store(retired, Ordering::Relaxed);
     pin().flush();
-    true
 }
 
 /// Frees everything that was retired, as far as the other threads are not pinned and flush too.

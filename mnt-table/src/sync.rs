@@ -47,6 +47,45 @@ pub(crate) mod plain {
     }
 }
 
+/// A part of an object that stands for its plain fields. Nothing, except in models: there a [`check`](Memory::check)
+/// fails unless it comes after the object was made and after its last [`change`](Memory::change), and before it is changed
+/// again or freed.
+pub(crate) struct Memory(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+// SAFETY: the cell guards nothing; loom checks the order of the accesses.
+#[cfg(loom)]
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Memory(
+            #[cfg(loom)]
+            loom::cell::UnsafeCell::new(()),
+        )
+    }
+
+    /// Somebody reads the object.
+    #[inline(always)]
+    pub(crate) fn check(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+
+    /// Somebody writes the object.
+    #[inline(always)]
+    pub(crate) fn change(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
+}
+
+#[cfg(loom)]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
 /// Whether the running model planted the bug `name`.
 #[cfg(not(loom))]
 #[inline(always)]
@@ -132,7 +171,6 @@ mod spin {
     // SAFETY: `lock` returns only after this caller changed the flag from false to true, and only `unlock` sets it
     // back, so at most one caller is between them; Acquire and Release order what they guard.
     unsafe impl lock_api::RawMutex for RawSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawSpin(AtomicBool::new(false));
         type Guard = lock_api::GuardNoSend;
 
@@ -176,7 +214,6 @@ mod spin {
 
     // SAFETY: as for the lock inside.
     unsafe impl lock_api::RawMutex for RawLeafSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawLeafSpin(RawSpin::INIT);
         type Guard = lock_api::GuardNoSend;
 
