@@ -1,8 +1,11 @@
 //! A shared value that is read often and replaced seldom: a task's root, its working directory, its namespace.
 //!
-//! Three bodies behind one interface: `arc-swap` on hosts; an epoch-protected pointer in kernels, where arc-swap cannot
-//! go (its `no_std` form needs thread-local storage through a register that belongs to user mode); a lock in models.
-//! In all of them a reader writes no line that other readers write.
+//! Two bodies behind one interface: `arc-swap` on hosts; an epoch-protected pointer in kernels, where arc-swap cannot
+//! go (its `no_std` form needs thread-local storage through a register that belongs to user mode), and in models, which
+//! explore the kernel's. In both a reader writes no line that other readers write.
+//!
+//! # Edges
+//! - `[Publish]` Release in `swap`, Acquire in `load`. Model `chdir_vs_walk`.
 
 use alloc::sync::Arc;
 
@@ -83,14 +86,24 @@ mod body {
     }
 }
 
-#[cfg(all(not(feature = "std"), not(loom)))]
+#[cfg(any(not(feature = "std"), loom))]
 mod body {
     use super::{Arc, Guard};
     use crate::reclaim::pin;
-    use crate::sync::{AtomicPtr, Ordering};
+    use crate::sync::{AtomicPtr, Ordering, order};
 
-    pub(super) type Ref<'g, T> = &'g T;
+    pub(super) type Ref<'g, T> = RefOf<'g, T>;
+    pub(super) struct RefOf<'g, T>(&'g T);
     pub(super) struct Cell<T: Send + Sync + 'static>(AtomicPtr<T>);
+
+    impl<T> core::ops::Deref for RefOf<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            self.0
+        }
+    }
 
     impl<T: Send + Sync + 'static> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
@@ -102,7 +115,7 @@ mod body {
             // Acquire: pairs with the Release in `swap`.
             // SAFETY: from `Arc::into_raw`; the count of a replaced value is dropped through the reclaimer, so the
             // value outlives the pin.
-            unsafe { &*self.0.load(Ordering::Acquire) }
+            RefOf(unsafe { &*self.0.load(order(Ordering::Acquire, "cell_load_relaxed")) })
         }
 
         pub(super) fn load_full(&self) -> Arc<T> {
@@ -117,7 +130,8 @@ mod body {
 
         pub(super) fn swap(&self, value: Arc<T>, guard: &Guard) -> Arc<T> {
             // AcqRel: Release publishes the new value; Acquire makes the old one ours.
-            let old = self.0.swap(Arc::into_raw(value).cast_mut(), Ordering::AcqRel);
+            let old =
+                self.0.swap(Arc::into_raw(value).cast_mut(), order(Ordering::AcqRel, "cell_swap_relaxed"));
             // SAFETY: the cell's count of the old value, which the swap took out.
             let old = unsafe { Arc::from_raw(old) };
             guard.retire_arc(Arc::clone(&old));
@@ -129,41 +143,6 @@ mod body {
         fn drop(&mut self) {
             // SAFETY: the cell's own count; `&mut self`, so no reader is inside.
             drop(unsafe { Arc::from_raw(self.0.load(Ordering::Acquire)) });
-        }
-    }
-}
-
-#[cfg(loom)]
-mod body {
-    use super::{Arc, Guard};
-
-    pub(super) type Ref<'g, T> = RefOf<'g, T>;
-    pub(super) struct Cell<T>(loom::sync::RwLock<Arc<T>>);
-    pub(super) struct RefOf<'g, T>(Arc<T>, core::marker::PhantomData<&'g ()>);
-
-    impl<T> core::ops::Deref for RefOf<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            &self.0
-        }
-    }
-
-    impl<T: Send + Sync + 'static> Cell<T> {
-        pub(super) fn new(value: Arc<T>) -> Self {
-            Cell(loom::sync::RwLock::new(value))
-        }
-
-        pub(super) fn load<'g>(&'g self, _guard: &'g Guard) -> Ref<'g, T> {
-            RefOf(Arc::clone(&self.0.read().expect("a model that panics ends")), core::marker::PhantomData)
-        }
-
-        pub(super) fn load_full(&self) -> Arc<T> {
-            Arc::clone(&self.0.read().expect("a model that panics ends"))
-        }
-
-        pub(super) fn swap(&self, value: Arc<T>, _guard: &Guard) -> Arc<T> {
-            core::mem::replace(&mut *self.0.write().expect("a model that panics ends"), value)
         }
     }
 }

@@ -96,7 +96,9 @@ impl Counter {
         let mut sum = field(&self.inline).load(Ordering::Acquire);
         // Acquire [Slots]: pairs with the Release in `split`.
         // SAFETY: once set, the array stays until the counter is dropped.
-        if let Some(lines) = unsafe { self.lines.load(Ordering::Acquire).as_ref() } {
+        if let Some(lines) = unsafe { self.lines.load(Ordering::Acquire).as_ref() }
+            && !planted("sum_without_slots")
+        {
             for line in lines {
                 sum = sum.wrapping_add(field(&line.0).load(Ordering::Acquire));
             }
@@ -136,8 +138,8 @@ impl Counter {
         lines.extend((0..SLOTS).map(|_| Line(Pair::new())));
         let lines = Box::into_raw(Box::new(lines.into_boxed_slice()));
         // Release [Slots]: pairs with the Acquire in `pair` and `total`. Relaxed on failure: another CPU was first.
-        if self.lines.compare_exchange(ptr::null_mut(), lines, Ordering::Release, Ordering::Relaxed).is_err()
-        {
+        let publish = order(Ordering::Release, "slots_relaxed");
+        if self.lines.compare_exchange(ptr::null_mut(), lines, publish, Ordering::Relaxed).is_err() {
             // SAFETY: just made, published nowhere.
             drop(unsafe { Box::from_raw(lines) });
         }

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use crate::list::NoMemory;
 use crate::namespace::Mountpoint;
 use crate::reclaim::Guard;
-use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
 
 /// Why a name was not found in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,20 +199,21 @@ impl<D: Dentry> MountedHere<D> {
     /// Whether some namespace mounts here; a hint.
     #[inline]
     pub fn is_mountpoint(&self) -> bool {
-        // Acquire [Flag]: pairs with the Release in `register`.
+        // Acquire [Flag]: pairs with the Release in `unregister`.
         self.flag.load(Ordering::Acquire)
     }
 
     /// A namespace starts to mount here. Leaf lock.
     pub(crate) fn register(&self, mountpoint: &Arc<Mountpoint<D>>) -> Result<(), RegisterError> {
         let mut users = self.users.lock();
-        if users.dying != 0 {
+        if users.dying != 0 && !planted("dying_not_tested") {
             return Err(RegisterError::Dying);
         }
         users.mountpoints.try_reserve(1).map_err(|_| RegisterError::NoMemory)?;
         users.mountpoints.push(Arc::clone(mountpoint));
-        // Release [Flag]: pairs with the Acquire in `is_mountpoint`.
-        self.flag.store(true, order(Ordering::Release, "flag_relaxed"));
+        // Relaxed: whoever sees an edge of this dentry, or the window that it was linked in, sees the flag that was set
+        // before; who sees the flag alone finds nothing in the table yet.
+        self.flag.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -223,8 +224,9 @@ impl<D: Dentry> MountedHere<D> {
             users.mountpoints.swap_remove(at);
         }
         if users.mountpoints.is_empty() {
-            // Release: after the last edge was unlinked, which the flag's readers then do not look for.
-            self.flag.store(false, Ordering::Release);
+            // Release [Flag]: pairs with the Acquire in `is_mountpoint`. The last edge was unlinked before, perhaps in a
+            // window: a walk that does not look for it must not take the time before the window for now.
+            self.flag.store(false, order(Ordering::Release, "flag_clear_relaxed"));
         }
     }
 

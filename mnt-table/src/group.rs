@@ -21,7 +21,7 @@ use crate::dentry::Dentry;
 use crate::id::{Id, unique_after};
 use crate::list::{List, Slot};
 use crate::mount::Mount;
-use crate::sync::{Ordering, RawLock, plain::AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock, plain::AtomicUsize};
 
 /// A peer group.
 pub struct Group<D: Dentry> {
@@ -30,6 +30,7 @@ pub struct Group<D: Dentry> {
     pub(crate) holder: AtomicUsize,
     stamp: u64,
     id: Id,
+    pub(crate) memory: Memory,
     pub(crate) state: UnsafeCell<GroupState<D>>,
 }
 
@@ -77,6 +78,7 @@ impl<D: Dentry> Group<D> {
             holder: AtomicUsize::new(0),
             stamp: unique_after(master.map_or(0, Group::stamp)),
             id,
+            memory: Memory::new(),
             state: UnsafeCell::new(GroupState { members: List::new() }),
         })
     }

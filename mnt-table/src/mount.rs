@@ -46,7 +46,7 @@ use crate::list::{List, NoMemory, Slot};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Mutex, Ordering, fence, plain, planted};
+use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
 use crate::table::{Entry, Links};
 
 bitflags! {
@@ -85,6 +85,7 @@ pub(crate) mod state {
 /// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
 /// one.
 pub struct Edge<D: Dentry> {
+    memory: Memory,
     links: Links<Edge<D>>,
     parent: NonNull<Mount<D>>,
     dentry: *const D,
@@ -105,6 +106,7 @@ impl<D: Dentry> Edge<D> {
         child: &Arc<Mount<D>>,
     ) -> Self {
         Edge {
+            memory: Memory::new(),
             links: Links::new(),
             parent: NonNull::from(&**parent),
             dentry: Arc::as_ptr(mountpoint.dentry()),
@@ -132,13 +134,18 @@ impl<D: Dentry> Edge<D> {
 
     #[inline]
     pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
+        self.memory.check();
         ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
     }
 }
 
-/// The key's hash: multiply-shift of both addresses.
+/// The key's hash: multiply-shift of both addresses. In models all are one chain: addresses differ from run to run, and
+/// the most is seen where everything meets.
 #[inline]
 pub(crate) fn edge_hash<D: Dentry>(parent: *const Mount<D>, dentry: *const D) -> u64 {
+    if cfg!(loom) {
+        return 0;
+    }
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     ((parent.addr() as u64).rotate_left(32) ^ dentry.addr() as u64).wrapping_mul(ODD)
 }
@@ -166,6 +173,7 @@ pub(crate) struct TreeLinks<D: Dentry> {
 
 /// An instance of a subtree of a file system somewhere in a tree.
 pub struct Mount<D: Dentry> {
+    memory: Memory,
     // Read by walks, written seldom.
     pub(crate) ns: AtomicPtr<MntNamespace<D>>,
     pub(crate) edge: AtomicPtr<Edge<D>>,
@@ -185,6 +193,7 @@ pub struct Mount<D: Dentry> {
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
     /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
     propagation: Mutex<Propagation<D>>,
+    pub(crate) tree_memory: Memory,
     pub(crate) tree: UnsafeCell<TreeLinks<D>>,
 }
 
@@ -224,6 +233,7 @@ impl<D: Dentry> Mount<D> {
         spec.root.super_block().active().add();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this| Mount {
+            memory: Memory::new(),
             this: this.as_ptr(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
@@ -237,6 +247,7 @@ impl<D: Dentry> Mount<D> {
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
+            tree_memory: Memory::new(),
             tree: UnsafeCell::new(TreeLinks {
                 parent: None,
                 mountpoint: None,
@@ -325,6 +336,7 @@ impl<D: Dentry> Mount<D> {
         // Acquire [Pair]: pairs with the Release in the tree's changes.
         // SAFETY: the edge is retired after this pointer stopped naming it [Reach].
         let edge = unsafe { self.edge.load(Ordering::Acquire).as_ref::<'g>() }?;
+        edge.memory.check();
         Some((edge.parent(guard), edge.mountpoint().dentry()))
     }
 
@@ -332,6 +344,7 @@ impl<D: Dentry> Mount<D> {
     /// so its superblock was not being shut down.
     #[inline]
     pub(crate) fn is_sound(&self) -> bool {
+        self.memory.check();
         // Acquire [Killed]: pairs with the Release of DEAD, which comes before the superblock's shutdown.
         self.state.load(Ordering::Acquire) & (state::CHECK | state::DEAD) == 0
     }
@@ -361,7 +374,8 @@ impl<D: Dentry> Mount<D> {
         if self.is_sound() || planted("keep_without_state") {
             return Ok(MountRef(NonNull::from(self)));
         }
-        Err(Unkept(self.put(guard)))
+        let detached = self.put(guard);
+        Err(Unkept(detached.filter(|_| !planted("undo_forgets_settle"))))
     }
 
     /// Ends a reference; returns the mount if it is detached, to be settled after the pin.
@@ -387,6 +401,7 @@ impl<D: Dentry> Mount<D> {
     }
 
     fn users_with(&self, anchors: &[Arc<Anchor<D>>]) -> u32 {
+        let anchors = if planted("anchors_not_summed") { &[] } else { anchors };
         anchors.iter().fold(self.refs.sum(), |sum, anchor| sum.wrapping_add(anchor.users.sum()))
     }
 
@@ -394,14 +409,17 @@ impl<D: Dentry> Mount<D> {
     ///
     /// Context: no lock of this crate held; may shut the superblock down, so may block.
     pub(crate) fn settle(&self) {
+        self.memory.check();
         let anchors = self.slow.lock();
         // Relaxed: written under `slow` since it was detached.
         if self.state.load(Ordering::Relaxed) != state::DETACHED {
             return;
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
-        // [Busy] and [Put]: pairs with the fences in `keep`, `Anchor::keep` and `put`.
-        fence(Ordering::SeqCst);
+        if !planted("settle_without_fence") {
+            // [Busy] and [Put]: pairs with the fences in `Mount::keep` and in both `put`s.
+            fence(Ordering::SeqCst);
+        }
         if self.users_with(&anchors) != 0 {
             // Release: as before the check.
             self.state.store(state::DETACHED, Ordering::Release);
@@ -410,7 +428,7 @@ impl<D: Dentry> Mount<D> {
         // Release [Killed].
         self.state.store(state::DEAD, Ordering::Release);
         drop(anchors);
-        // SAFETY: `detached_into_raw` left this count behind when the mount was detached, and the change from
+        // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
         let life = unsafe { Arc::from_raw(self.this) };
         life.bury();
@@ -564,12 +582,17 @@ impl<D: Dentry> Anchor<D> {
                 }
             };
             // Under the lock: an anchor whose sum is zero there has no user on the way.
-            anchor.users.get();
+            if !planted("anchor_get_unlocked") {
+                anchor.users.get();
+            }
             anchor
         };
-        // [Busy]: as in `Mount::keep`.
-        fence(Ordering::SeqCst);
-        if anchor.target(guard).is_sound() {
+        if planted("anchor_get_unlocked") {
+            anchor.users.get();
+        }
+        // [Busy]: as in `Mount::keep`, with the lock in the place of the fences: whoever sums takes it after CHECK. So
+        // either the sum has this use, or CHECK is seen here.
+        if anchor.target(guard).is_sound() || planted("anchor_without_state") {
             return Ok(anchor);
         }
         Err(anchor.put(guard))
@@ -579,8 +602,10 @@ impl<D: Dentry> Anchor<D> {
     pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
         let before = self.target(guard);
         self.users.put();
-        // [Put]: pairs with the fence in `settle`.
-        fence(Ordering::SeqCst);
+        if !planted("anchor_put_without_fence") {
+            // [Put]: pairs with the fence in `settle`.
+            fence(Ordering::SeqCst);
+        }
         // A pivot may have moved the anchor meanwhile. It holds neither of the two mounts detached when it does, so
         // only the later target can need settling; the earlier one is looked at because a look costs nothing.
         let now = self.target(guard);
@@ -610,8 +635,8 @@ impl<D: Dentry> Anchor<D> {
     ///
     /// Context: inside the window of the namespace of both; [`Anchor::reserve_move`] made room.
     pub(crate) fn move_all(old: &Mount<D>, new: &Mount<D>) {
-        // Two locks of a kind: by address, as everybody who takes two.
-        let (mut first, mut second) = if ptr::from_ref(old) < ptr::from_ref(new) {
+        // Two locks of a kind: by age, as everybody who takes two.
+        let (mut first, mut second) = if old.unique_id < new.unique_id {
             let first = old.slow.lock();
             (first, new.slow.lock())
         } else {
@@ -624,7 +649,9 @@ impl<D: Dentry> Anchor<D> {
         for anchor in first.drain(..) {
             if anchor.users.sum() != 0 {
                 // Release [Anchor]: pairs with the Acquire in `target`.
-                anchor.target.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
+                anchor
+                    .target
+                    .store(ptr::from_ref(new).cast_mut(), order(Ordering::Release, "anchor_relaxed"));
                 second.push(anchor);
             }
         }

@@ -31,7 +31,7 @@ use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
-use crate::sync::{Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
 use crate::table::{Table, Writer};
 use crate::write_set::WriteSet;
 
@@ -76,6 +76,7 @@ pub(crate) struct WriterLine<D: Dentry> {
     pub(crate) starved: AtomicBool,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
+    pub(crate) memory: Memory,
     pub(crate) state: UnsafeCell<NsState<D>>,
 }
 
@@ -106,6 +107,7 @@ pub(crate) struct NsState<D: Dentry> {
 pub struct Mountpoint<D: Dentry> {
     ns: Weak<MntNamespace<D>>,
     dentry: Arc<D>,
+    pub(crate) memory: Memory,
     /// Under the namespace's lock.
     pub(crate) mounts: UnsafeCell<List<Arc<Mount<D>>>>,
 }
@@ -117,7 +119,12 @@ unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
 
 impl<D: Dentry> Mountpoint<D> {
     pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Arc<Self> {
-        Arc::new(Mountpoint { ns: Arc::downgrade(ns), dentry, mounts: UnsafeCell::new(List::new()) })
+        Arc::new(Mountpoint {
+            ns: Arc::downgrade(ns),
+            dentry,
+            memory: Memory::new(),
+            mounts: UnsafeCell::new(List::new()),
+        })
     }
 
     /// The dentry.
@@ -169,6 +176,7 @@ impl<D: Dentry> MntNamespace<D> {
                 starved: AtomicBool::new(false),
                 mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
                 group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                memory: Memory::new(),
                 state: UnsafeCell::new(NsState {
                     edges,
                     root: None,

@@ -2,18 +2,20 @@
 //!
 //! A [`PathRef`] holds a mount by its count. A task's root and working directory ([`FsStruct`]) are [`Place`]s: read by
 //! lock-free walks, replaced by chdir and chroot. A place on a mount's own root goes through the mount's
-//! [`Anchor`](crate::mount::Anchor), so that pivot_root moves it; any other holds its mount.
+//! [`Anchor`], so that pivot_root moves it; any other holds its mount.
 //!
 //! A place's *count* ends when it is replaced, at once, so that an umount right after a chdir succeeds; its *memory*
 //! goes through the cell, since walks that began before may still read it.
 
 use alloc::sync::Arc;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use crate::arc_cell::ArcCell;
 use crate::dentry::Dentry;
 use crate::mount::{Anchor, Mount, MountRef, Unkept};
+use crate::platform;
 use crate::reclaim::{Guard, pin};
+use crate::sync::{Memory, planted};
 
 /// A mount and a dentry in it, kept.
 pub struct PathRef<D: Dentry> {
@@ -31,6 +33,7 @@ impl<D: Dentry> Clone for PathRef<D> {
 
 /// A root or working directory; see the module's header. Counted by whoever holds it in a cell.
 pub struct Place<D: Dentry> {
+    memory: Memory,
     at: At<D>,
     dentry: Arc<D>,
 }
@@ -56,12 +59,13 @@ impl<D: Dentry> Place<D> {
             core::mem::forget(kept); // `release` ends it
             At::Mount(at)
         };
-        Ok(Place { at, dentry: Arc::clone(dentry) })
+        Ok(Place { memory: Memory::new(), at, dentry: Arc::clone(dentry) })
     }
 
     /// Where it is now. Context: pinned, and the place was in its cell at some moment of the pin.
     #[inline]
     pub(crate) fn resolve<'g>(&'g self, guard: &'g Guard) -> (&'g Mount<D>, &'g Arc<D>) {
+        self.memory.check();
         match &self.at {
             // SAFETY: counted while it is in a cell, and it was during this pin; retired after that [Reach].
             At::Mount(mount) => (unsafe { mount.as_ref() }, &self.dentry),
@@ -114,17 +118,24 @@ impl<D: Dentry> FsStruct<D> {
 
     /// A copy for a new task.
     pub fn fork(&self) -> Self {
-        let copy = |cell: &ArcCell<Place<D>>| loop {
-            let guard = pin();
-            let place = cell.load(&guard);
-            let (mount, dentry) = place.resolve(&guard);
-            match Place::take(mount, dentry, &guard) {
-                Ok(copy) => return ArcCell::new(Arc::new(copy)),
-                Err(unkept) => {
-                    drop(place);
-                    drop(guard);
-                    unkept.settle();
+        let copy = |cell: &ArcCell<Place<D>>| {
+            let mut spins = 0;
+            loop {
+                let (taken, moved) = {
+                    let guard = pin();
+                    let place = cell.load(&guard);
+                    let (mount, dentry) = place.resolve(&guard);
+                    let taken = Place::take(mount, dentry, &guard);
+                    // A pivot before the copy had its anchor did not move the copy.
+                    (taken, !ptr::eq(place.resolve(&guard).0, mount) && !planted("fork_without_second_look"))
+                };
+                match taken {
+                    Ok(copy) if !moved => return ArcCell::new(Arc::new(copy)),
+                    Ok(copy) => copy.release(),
+                    Err(unkept) => unkept.settle(),
                 }
+                platform::relax(spins);
+                spins += 1;
             }
         };
         FsStruct { root: copy(&self.root), cwd: copy(&self.cwd) }
@@ -194,15 +205,15 @@ impl<D: Dentry> FsStruct<D> {
 impl<D: Dentry> Drop for FsStruct<D> {
     fn drop(&mut self) {
         for cell in [&self.root, &self.cwd] {
-            let guard = pin();
-            let place = cell.load(&guard);
-            // The place is counted once more by nobody: the cell is going.
-            let end = match &place.at {
-                At::Mount(mount) => Err(*mount),
-                At::Root(anchor) => Ok(anchor.put(&guard)),
+            // The cell is going, and with it the place's memory; its count ends here.
+            let end = {
+                let guard = pin();
+                let place = cell.load(&guard);
+                match &place.at {
+                    At::Mount(mount) => Err(*mount),
+                    At::Root(anchor) => Ok(anchor.put(&guard)),
+                }
             };
-            drop(place);
-            drop(guard);
             match end {
                 Ok(unkept) => unkept.settle(),
                 // SAFETY: counted until here.

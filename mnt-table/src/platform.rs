@@ -160,8 +160,20 @@ mod body {
     }
 
     #[cfg(crossbeam_loom)]
+    loom::thread_local! {
+        static EPOCH: core::cell::RefCell<Option<crossbeam_epoch::LocalHandle>> = core::cell::RefCell::new(None);
+    }
+
+    #[cfg(crossbeam_loom)]
+    pub(crate) fn set_epoch(
+        handle: Option<crossbeam_epoch::LocalHandle>,
+    ) -> Option<crossbeam_epoch::LocalHandle> {
+        EPOCH.with(|epoch| epoch.replace(handle))
+    }
+
+    #[cfg(crossbeam_loom)]
     pub(crate) fn pin() -> super::EpochGuard {
-        crossbeam_epoch::pin()
+        EPOCH.with(|epoch| epoch.borrow().as_ref().expect("the thread was given a handle").pin())
     }
 
     #[cfg(crossbeam_loom)]
@@ -179,4 +191,10 @@ mod body {
 #[cfg(loom)]
 pub fn set_cpu(index: usize) {
     body::set_cpu(index);
+}
+
+/// Gives this thread of a model its epoch handle, or takes it away; returns the one that it had.
+#[cfg(crossbeam_loom)]
+pub fn set_epoch(handle: Option<crossbeam_epoch::LocalHandle>) -> Option<crossbeam_epoch::LocalHandle> {
+    body::set_epoch(handle)
 }

@@ -1,7 +1,8 @@
 //! Memory that lock-free readers may still look at: pins, retirement, and the bound on what waits to be freed.
 //!
 //! 1. A reader [`pin`]s; everything it then reaches through this crate's links stays allocated until it unpins.
-//! 2. A writer unlinks a box and *retires* it; it is freed when every pin that could have seen it has ended.
+//! 2. A writer unlinks a box and *retires* it; it is freed when every pin that could have seen it has ended, by the CPU
+//!    that retired it ([`crate::limbo`]).
 //! 3. Retired and freed bytes are counted per CPU. A mutator that retired [`FLUSH_EVERY`] boxes flushes after it
 //!    dropped all its locks. [`reserve`] is the back-pressure: it is called before an operation allocates, and
 //!    over [`limit`] it flushes, waits a little, and at last refuses. So umount, which allocates next to nothing,
@@ -12,17 +13,22 @@
 //!   to everything that was unlinked before it was retired.
 //!
 //! In models of *structure* (`cfg(loom)` without `cfg(crossbeam_loom)`) a pin is nothing and a retired box waits
-//! for [`drain`], so loom explores this crate's own orderings without the fences of the real pin; models of
+//! for `drain`, so loom explores this crate's own orderings without the fences of the real pin; models of
 //! *lifetime* run over the real crate.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+#[cfg(not(loom))]
+use crate::limbo;
 use crate::platform::{self, CPUS_MAX};
+#[cfg(any(not(loom), crossbeam_loom))]
+use crate::sync::planted;
 use crate::sync::{Ordering, plain};
 
-/// Retirements of one CPU after which its next mutator flushes.
-pub const FLUSH_EVERY: u64 = 64;
+/// Retirements of one CPU after which its next mutator flushes. Never in models, which flush themselves: the counts go on
+/// from one execution to the next, and executions must not differ.
+pub const FLUSH_EVERY: u64 = if cfg!(loom) { u64::MAX } else { 64 };
 
 /// How often [`reserve`] tries to get below the limit before it refuses.
 const RESERVE_TRIES: u32 = 64;
@@ -64,31 +70,49 @@ impl Guard {
     /// structures and not of memory safety at this call, which owns the box; the places that turned a shared
     /// pointer back into this box argue it.
     pub fn retire<T: Send + 'static>(&self, value: Box<T>) {
-        self.retire_value(value, size_of::<T>());
+        count_retired(size_of::<T>());
+        #[cfg(not(loom))]
+        self.pass_on(limbo::put_box(platform::cpu(), value));
+        #[cfg(loom)]
+        self.defer_value(value, size_of::<T>());
     }
 
     /// As [`Guard::retire`], for one reference to a shared object; `T`'s bytes count until it is dropped.
     pub fn retire_arc<T: Send + Sync + 'static>(&self, value: Arc<T>) {
-        self.retire_value(value, size_of::<T>());
+        count_retired(size_of::<T>());
+        #[cfg(not(loom))]
+        self.pass_on(limbo::put_arc(platform::cpu(), value));
+        #[cfg(loom)]
+        self.defer_value(value, size_of::<T>());
     }
 
-    fn retire_value<V: Send + 'static>(&self, value: V, bytes: usize) {
-        let bytes = bytes as u64;
-        let here = &COUNTERS[platform::cpu()];
-        // Relaxed: statistics.
-        here.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
-        here.retired.fetch_add(1, Ordering::Relaxed);
+    /// As [`Guard::retire`], for what somebody waits for: freed by whichever CPU finds that the time has come.
+    pub fn retire_awaited<T: Send + 'static>(&self, value: Box<T>) {
+        count_retired(size_of::<T>());
+        self.defer_value(value, size_of::<T>());
+    }
+
+    fn defer_value<V: Send + 'static>(&self, value: V, bytes: usize) {
         self.defer(move || {
             drop(value);
-            let here = &COUNTERS[platform::cpu()];
-            here.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
-            here.freed.fetch_add(1, Ordering::Relaxed);
+            count_freed(1, bytes as u64);
         });
     }
 
-    /// Runs `then` once no pin that exists now is left; at once in models of structure's [`drain`].
+    /// Gives a bag that was closed to the collector.
+    #[cfg(not(loom))]
+    fn pass_on(&self, bag: Option<Box<limbo::Bag>>) {
+        if let Some(bag) = bag {
+            self.defer(move || bag.hand_back());
+        }
+    }
+
+    /// Runs `then` once no pin that exists now is left; at once in models of structure, by `drain`.
     #[cfg(any(not(loom), crossbeam_loom))]
     fn defer(&self, then: impl FnOnce() + Send + 'static) {
+        if planted("freed_at_once") {
+            return then();
+        }
         // `then` is Send and 'static, so it may run on any thread at any later time.
         self.epoch.defer(then);
     }
@@ -100,9 +124,34 @@ impl Guard {
 
     /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller.
     pub fn flush(&self) {
+        let here = platform::cpu();
+        self.flush_cpus(here..here + 1);
+    }
+
+    fn flush_cpus(&self, _cpus: core::ops::Range<usize>) {
+        #[cfg(not(loom))]
+        _cpus.clone().for_each(|cpu| self.pass_on(limbo::close(cpu)));
         #[cfg(any(not(loom), crossbeam_loom))]
         self.epoch.flush();
+        #[cfg(not(loom))]
+        for freed in _cpus.map(limbo::empty).filter(|freed| freed.objects != 0) {
+            count_freed(freed.objects, freed.bytes);
+        }
     }
+}
+
+fn count_retired(bytes: usize) {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed: statistics.
+    here.retired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    here.retired.fetch_add(1, Ordering::Relaxed);
+}
+
+fn count_freed(objects: u64, bytes: u64) {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed: statistics.
+    here.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    here.freed.fetch_add(objects, Ordering::Relaxed);
 }
 
 #[cfg(all(loom, not(crossbeam_loom)))]
@@ -155,6 +204,7 @@ struct Counters {
     retired_bytes: plain::AtomicU64,
     freed_bytes: plain::AtomicU64,
     flushed_at: plain::AtomicU64,
+    looked_at: plain::AtomicU64,
     refused: plain::AtomicU64,
 }
 
@@ -165,6 +215,7 @@ static COUNTERS: [Counters; CPUS_MAX] = [const {
         retired_bytes: plain::AtomicU64::new(0),
         freed_bytes: plain::AtomicU64::new(0),
         flushed_at: plain::AtomicU64::new(0),
+        looked_at: plain::AtomicU64::new(0),
         refused: plain::AtomicU64::new(0),
     }
 }; CPUS_MAX];
@@ -226,43 +277,46 @@ pub struct OverLimit;
 /// # Errors
 /// `ENOMEM` ([`OverLimit`]): still over the limit after a bounded number of tries.
 pub fn reserve() -> Result<(), OverLimit> {
-    if !relieve() {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed, all: hints of when to look; losing a race looks once more or once less.
+    let retired = here.retired.load(Ordering::Relaxed);
+    if retired.wrapping_sub(here.looked_at.load(Ordering::Relaxed)) < FLUSH_EVERY {
         return Ok(());
     }
     for spins in 0..RESERVE_TRIES {
         if stats().deferred_bytes <= limit() {
+            here.looked_at.store(retired, Ordering::Relaxed);
             return Ok(());
         }
-        pin().flush();
+        pin().flush_cpus(0..CPUS_MAX);
         platform::relax(u32::MAX - RESERVE_TRIES + spins);
     }
-    COUNTERS[platform::cpu()].refused.fetch_add(1, Ordering::Relaxed);
     // The next operation looks again.
-    COUNTERS[platform::cpu()].flushed_at.store(0, Ordering::Relaxed);
+    here.refused.fetch_add(1, Ordering::Relaxed);
     Err(OverLimit)
 }
 
-/// Flushes if this CPU retired [`FLUSH_EVERY`] boxes since it last did, and says whether it flushed.
+/// Flushes if this CPU retired [`FLUSH_EVERY`] boxes since it last did.
 ///
 /// Context: not pinned; no lock held; runs destructors; never waits.
-pub fn relieve() -> bool {
+pub fn relieve() {
     let here = &COUNTERS[platform::cpu()];
     let retired = here.retired.load(Ordering::Relaxed);
     if retired.wrapping_sub(here.flushed_at.load(Ordering::Relaxed)) < FLUSH_EVERY {
-        return false;
+        return;
     }
     // Relaxed: a hint of when to flush; losing a race flushes once more or once less.
     here.flushed_at.store(retired, Ordering::Relaxed);
     pin().flush();
-    true
 }
 
-/// Frees everything that was retired, as far as the other threads are not pinned and flush too.
+/// Frees everything that was retired by any CPU, as far as nobody is pinned and the other threads flush what they have
+/// given to the collector.
 ///
-/// For the end of a test or a run: idle CPUs keep up to 64 retirements each until they flush.
+/// For the end of a test or a run.
 pub fn quiesce() {
     for _ in 0..8 {
-        pin().flush();
+        pin().flush_cpus(0..CPUS_MAX);
     }
 }
 

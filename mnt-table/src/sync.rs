@@ -1,7 +1,7 @@
 //! Atomics and locks: the only file of this crate that names `core::sync::atomic`, `parking_lot` or `loom`.
 //!
 //! Three bodies behind one set of names: hosts (`parking_lot` under `lock_api`), kernels (a spin lock that asks
-//! the kernel around it how to wait, see [`crate::platform`]), and models (`cfg(loom)`).
+//! the kernel around it how to wait, see [`mod@crate::platform`]), and models (`cfg(loom)`).
 //!
 //! [`RawLock`] is a lock without data: a namespace or a peer group is locked for a whole operation, by an
 //! operation that may hold thousands of them, so the guard is the [`WriteSet`](crate::WriteSet) and not a value
@@ -44,6 +44,45 @@ pub(crate) mod plain {
         pub(crate) fn get_mut(&mut self) -> &mut T {
             self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
         }
+    }
+}
+
+/// A part of an object that stands for its plain fields. Nothing, except in models: there a [`check`](Memory::check)
+/// fails unless it comes after the object was made and after its last [`change`](Memory::change), and before it is changed
+/// again or freed.
+pub(crate) struct Memory(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+// SAFETY: the cell guards nothing; loom checks the order of the accesses.
+#[cfg(loom)]
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Memory(
+            #[cfg(loom)]
+            loom::cell::UnsafeCell::new(()),
+        )
+    }
+
+    /// Somebody reads the object.
+    #[inline(always)]
+    pub(crate) fn check(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+
+    /// Somebody writes the object.
+    #[inline(always)]
+    pub(crate) fn change(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
+}
+
+#[cfg(loom)]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
     }
 }
 
@@ -132,7 +171,6 @@ mod spin {
     // SAFETY: `lock` returns only after this caller changed the flag from false to true, and only `unlock` sets it
     // back, so at most one caller is between them; Acquire and Release order what they guard.
     unsafe impl lock_api::RawMutex for RawSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawSpin(AtomicBool::new(false));
         type Guard = lock_api::GuardNoSend;
 
@@ -176,7 +214,6 @@ mod spin {
 
     // SAFETY: as for the lock inside.
     unsafe impl lock_api::RawMutex for RawLeafSpin {
-        #[expect(clippy::declare_interior_mutable_const, reason = "lock_api's way to make a lock")]
         const INIT: Self = RawLeafSpin(RawSpin::INIT);
         type Guard = lock_api::GuardNoSend;
 

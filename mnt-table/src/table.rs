@@ -36,19 +36,16 @@ use alloc::sync::Arc;
 use core::ptr::{self, NonNull};
 
 use crate::reclaim::{Guard, pin};
-use crate::sync::{AtomicBool, AtomicPtr, Ordering, order, planted};
+use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
 
-/// Buckets of a new table.
-#[cfg(not(loom))]
-const FIRST_BITS: u32 = 3;
-#[cfg(loom)]
-const FIRST_BITS: u32 = 1;
+/// Buckets of a new table, as a power of two.
+const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 3 };
 
 /// Entries per bucket from which on insertions are held up until the table can grow.
 pub const LOAD_MAX: usize = 4;
 
 /// Old buckets that each change links into the next array.
-const STEP: usize = 4;
+const STEP: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// Flushes after which [`Writer::catch_up`] gives up: a grace period takes three with nobody in the way.
 const CATCH_UP_TRIES: u32 = 8;
@@ -108,6 +105,7 @@ impl<E: Entry> Drop for Unlinked<E> {
 /// A bucket array: this header, then `1 << bits` heads, in one allocation.
 #[repr(C)]
 struct Buckets<E> {
+    memory: Memory,
     bits: u32,
     which: usize,
     heads: [AtomicPtr<E>; 0],
@@ -126,7 +124,7 @@ impl<E: Entry> Buckets<E> {
         let at = NonNull::new(unsafe { alloc(layout) })?.cast::<Self>();
         // SAFETY: freshly allocated with room and alignment for the header and `1 << bits` heads behind it.
         unsafe {
-            at.write(Buckets { bits, which, heads: [] });
+            at.write(Buckets { memory: Memory::new(), bits, which, heads: [] });
             let first = at.cast::<u8>().add(heads).cast::<AtomicPtr<E>>();
             for index in 0..1usize << bits {
                 first.add(index).write(AtomicPtr::new(ptr::null_mut()));
@@ -160,6 +158,7 @@ impl<E: Entry> Buckets<E> {
         // SAFETY: by contract; the layout is the one that it was allocated with.
         unsafe {
             let bits = at.as_ref().bits;
+            ptr::drop_in_place(&raw mut (*at.as_ptr()).memory);
             for index in 0..1usize << bits {
                 ptr::drop_in_place(ptr::from_ref(Self::head_at(at, index)).cast_mut());
             }
@@ -244,6 +243,7 @@ impl<E: Entry> Table<E> {
         // SAFETY: never null; [Reach]: a replaced array is retired, and `_guard` is a pin.
         let (head, which) = unsafe {
             let array = NonNull::new_unchecked(array);
+            (*array.as_ptr()).memory.check();
             (Buckets::head(array, hash), (*array.as_ptr()).which)
         };
         // Acquire [Publish]: pairs with the Release in `link`, `unlink` and `replace`: the entry is whole.
@@ -254,7 +254,7 @@ impl<E: Entry> Table<E> {
                 return Some(entry);
             }
             // Acquire [Publish]: as above, for the rest of the chain; [Tail] if `entry` was unlinked meanwhile.
-            at = entry.links().0[which].load(Ordering::Acquire);
+            at = entry.links().0[which].load(order(Ordering::Acquire, "next_load_relaxed"));
         }
         None
     }
@@ -483,7 +483,7 @@ impl<E: Entry> Writer<E> {
                 None => after,
             };
             // Release [Publish]: as in `link`. [Tail]: the entry's own link stays.
-            link.store(successor, Ordering::Release);
+            link.store(successor, order(Ordering::Release, "unlink_relaxed"));
             if planted("unlink_clears_next") {
                 entry.as_ref().links().0[which].store(ptr::null_mut(), Ordering::Release);
             }
@@ -517,6 +517,9 @@ impl<E: Entry> Writer<E> {
             let Some(growth) = &mut self.growth else { return };
             let (next, index) = (growth.next, growth.linked);
             growth.linked += 1;
+            if index + 1 == buckets && planted("publish_before_linked") {
+                table.current.store(next.as_ptr(), Ordering::Release);
+            }
             // SAFETY: `current` is the writer's; entries in it are alive because they are linked.
             unsafe {
                 let which = self.current.as_ref().which;
@@ -526,7 +529,7 @@ impl<E: Entry> Writer<E> {
                     at = entry.as_ref().links().0[which].load(Ordering::Relaxed);
                 }
             }
-            if index + 1 == buckets || planted("publish_before_linked") {
+            if index + 1 == buckets {
                 self.finish_growth(table, guard);
             }
         }
@@ -540,7 +543,7 @@ impl<E: Entry> Writer<E> {
         self.spare.store(false, Ordering::Relaxed);
         // Release [Publish]: pairs with the Acquire in `find`: the new array and all links through it.
         table.current.store(growth.next.as_ptr(), order(Ordering::Release, "array_publish_relaxed"));
-        guard.retire(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
+        guard.retire_awaited(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
     }
 }
 

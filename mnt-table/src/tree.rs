@@ -161,12 +161,14 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
+        mountpoint.memory.check();
         // SAFETY: only called for mountpoints found in a namespace or a mount of this set; `&self` excludes
         // `list_on_mut`.
         unsafe { &*mountpoint.mounts.get() }
     }
 
     fn list_on_mut(&mut self, mountpoint: &Mountpoint<D>) -> &mut List<Arc<Mount<D>>> {
+        mountpoint.memory.change();
         // SAFETY: as in `list_on`; `&mut self` excludes every other borrow through this set.
         unsafe { &mut *mountpoint.mounts.get() }
     }
@@ -372,7 +374,7 @@ impl<D: Dentry> WriteSet<D> {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
         let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
         let life = self.namespace_mut(&ns).order.remove(place);
-        if how == Leave::Detached {
+        if how == Leave::Detached && !planted("detached_count_late") {
             // Before anybody can see DETACHED: whoever puts the last reference may settle the mount at once, long
             // before this change is over, and takes this count.
             detached_into_raw(Arc::clone(&life));
@@ -408,6 +410,9 @@ impl<D: Dentry> WriteSet<D> {
     /// Everybody whose root or working directory is `old`'s root stands on `new`'s. In the window of a pivot.
     pub fn move_anchors(&mut self, old: &Arc<Mount<D>>, new: &Arc<Mount<D>>) {
         debug_assert!(self.namespace_of(old).is_some() && self.namespace_of(new).is_some());
+        if planted("anchors_outside_window") {
+            self.end();
+        }
         Anchor::move_all(old, new);
     }
 

@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
-use crate::mount::{Mount, TreeLinks, state};
+use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
 use crate::reclaim::{self, Guard, pin};
@@ -110,7 +110,9 @@ impl<D: Dentry> LockPlan<D> {
         let mut spins = 0;
         // SeqCst: whoever raised the word and then looks for others in flight is not our concern: they finish, and
         // start again only behind this loop.
-        while !self.escalated && ESCALATED.load(Ordering::SeqCst) != 0 {
+        // A change without groups is no part of what makes others start again, so it does not wait.
+        let slow = !self.groups.is_empty() || !self.closures.is_empty();
+        while slow && !self.escalated && ESCALATED.load(Ordering::SeqCst) != 0 {
             platform::relax(spins);
             spins += 1;
         }
@@ -131,7 +133,8 @@ impl<D: Dentry> LockPlan<D> {
         let mut heap = StampHeap::new(waiting);
         while let Some((group, closure)) = heap.pop() {
             if !group.held_by(set.token) {
-                if set.groups.last().is_some_and(|last| last.stamp() > group.stamp()) {
+                let late = set.groups.last().is_some_and(|last| last.stamp() > group.stamp());
+                if late && !planted("late_group_locked") {
                     // [Older] does not hold here; see the module's header.
                     self.receivers(&group);
                     return false;
@@ -159,7 +162,9 @@ impl<D: Dentry> LockPlan<D> {
     fn lock_namespaces(&self, set: &mut WriteSet<D>) {
         let mut namespaces = core::mem::take(&mut set.receiving);
         namespaces.extend(self.namespaces.iter().cloned());
-        namespaces.sort_unstable_by_key(|ns| ns.id());
+        // The same order for everybody.
+        let turn = if planted("no_common_order") && platform::cpu() == 1 { u64::MAX } else { 0 };
+        namespaces.sort_unstable_by_key(|ns| ns.id().0 ^ turn);
         namespaces.dedup_by_key(|ns| ns.id());
         for ns in namespaces {
             set.lock_namespace(ns);
@@ -281,7 +286,8 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     fn lock_namespace(&mut self, ns: Arc<MntNamespace<D>>) {
-        debug_assert!(self.namespaces.last().is_none_or(|last| last.id() < ns.id()), "lock order");
+        let in_order = self.namespaces.last().is_none_or(|last| last.id() < ns.id());
+        debug_assert!(in_order || planted("no_common_order"), "lock order");
         ns.lock.lock.lock();
         if self.token == 0 {
             self.token = Arc::as_ptr(&ns).addr();
@@ -302,8 +308,8 @@ impl<D: Dentry> WriteSet<D> {
 
     /// Holds a group that nobody else knows yet; so its place in the order does not matter.
     pub(crate) fn adopt_group(&mut self, group: Arc<Group<D>>) {
-        debug_assert!(Arc::strong_count(&group) <= 2, "somebody else knows the group");
-        self.lock_group(group);
+        self.lock_group(Arc::clone(&group));
+        debug_assert!(self.group(&group).members.is_empty(), "somebody else knows the group");
     }
 
     /// Whether the set holds `ns`.
@@ -315,7 +321,7 @@ impl<D: Dentry> WriteSet<D> {
     /// Whether the set holds `group`.
     #[inline]
     pub fn holds_group(&self, group: &Group<D>) -> bool {
-        group.held_by(self.token)
+        group.held_by(self.token) || planted("group_lock_skipped")
     }
 
     /// The namespaces that are held, in ascending id.
@@ -337,6 +343,7 @@ impl<D: Dentry> WriteSet<D> {
     /// What the lock of `group` guards.
     pub fn group(&self, group: &Group<D>) -> &GroupState<D> {
         assert!(self.holds_group(group), "the group is not locked");
+        group.memory.check();
         // SAFETY: this set holds the lock, and `&self` excludes `group_mut`.
         unsafe { &*group.state.get() }
     }
@@ -344,24 +351,28 @@ impl<D: Dentry> WriteSet<D> {
     /// What the lock of `group` guards.
     pub fn group_mut(&mut self, group: &Group<D>) -> &mut GroupState<D> {
         assert!(self.holds_group(group), "the group is not locked");
+        group.memory.change();
         // SAFETY: this set holds the lock, and `&mut self` excludes every other borrow through it.
         unsafe { &mut *group.state.get() }
     }
 
     pub(crate) fn namespace(&self, ns: &MntNamespace<D>) -> &NsState<D> {
         assert!(self.holds(ns), "the namespace is not locked");
+        ns.lock.memory.check();
         // SAFETY: as in `group`.
         unsafe { &*ns.lock.state.get() }
     }
 
     pub(crate) fn namespace_mut(&mut self, ns: &MntNamespace<D>) -> &mut NsState<D> {
         assert!(self.holds(ns), "the namespace is not locked");
+        ns.lock.memory.change();
         // SAFETY: as in `group_mut`.
         unsafe { &mut *ns.lock.state.get() }
     }
 
     pub(crate) fn tree(&self, mount: &Mount<D>) -> &TreeLinks<D> {
         self.check_home(mount);
+        mount.tree_memory.check();
         // SAFETY: this set holds the lock of the mount's namespace, which the mount can leave only under that lock;
         // `&self` excludes `tree_mut`.
         unsafe { &*mount.tree.get() }
@@ -369,6 +380,7 @@ impl<D: Dentry> WriteSet<D> {
 
     pub(crate) fn tree_mut(&mut self, mount: &Mount<D>) -> &mut TreeLinks<D> {
         self.check_home(mount);
+        mount.tree_memory.change();
         // SAFETY: as in `tree`; `&mut self` excludes every other borrow through this set.
         unsafe { &mut *mount.tree.get() }
     }
@@ -493,7 +505,15 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     mount.bury();
                     pin().retire_arc(mount);
                 }
-                Ended::Detached(mount) => mount.settle(),
+                Ended::Detached(mount) => {
+                    if planted("detached_count_late") {
+                        detached_into_raw(Arc::clone(&mount));
+                    }
+                    mount.settle();
+                    // A last put that came before the edge was unlinked retired its count then, which may be too early
+                    // for a reader that found the edge after that. This count lasts long enough for all.
+                    pin().retire_arc(mount);
+                }
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
                     let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use common::{World, chdir, chroot, find, fresh, mkdirs, open, sized, spec};
+use common::{Done, World, beside_a_pin, chdir, chroot, find, fresh, mkdirs, open, sized, spec};
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::tree::Leave;
 use mnt_table::{WriteSet, pin, reclaim};
@@ -90,21 +90,9 @@ fn a_plain_umount_shuts_down_before_it_returns_although_a_thread_stays_pinned() 
     let world = World::new();
     let dir = mkdirs(world.dir(), "mnt");
     let mount = world.mount_fresh(&world.root, &dir);
-    let (pinned, done) = (AtomicBool::new(false), AtomicBool::new(false));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let _guard = pin();
-            pinned.store(true, Ordering::Release);
-            while !done.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
-        });
-        while !pinned.load(Ordering::Acquire) {
-            thread::yield_now();
-        }
+    beside_a_pin(|| {
         assert!(world.umount(&mount));
         assert!(mount.super_block().is_shut_down());
-        done.store(true, Ordering::Release);
     });
     world.end();
 }
@@ -199,6 +187,7 @@ fn users_that_come_and_go_never_meet_a_dead_file_system() {
     let task = world.task();
     let (done, umounts) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        let _done = Done(&done);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -220,7 +209,6 @@ fn users_that_come_and_go_never_meet_a_dead_file_system() {
                 assert!(mount.super_block().is_shut_down());
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(umounts.into_inner() > 0);
     drop(task);

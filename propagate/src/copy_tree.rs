@@ -197,6 +197,9 @@ pub fn make_siblings<D: Dentry>(
     }
 }
 
+/// Originals with their copies.
+pub type Pairs<D> = Vec<(Arc<Mount<D>>, Arc<Mount<D>>)>;
+
 /// A copy of the namespace `from` in `to`, which is new and empty; both are locked. Returns originals and copies in
 /// pairs.
 ///
@@ -205,12 +208,11 @@ pub fn make_siblings<D: Dentry>(
 ///
 /// # Errors
 /// Groups that are not locked; `ENOMEM`; `ENOENT` if a mountpoint is being removed.
-#[expect(clippy::type_complexity, reason = "a list of pairs")]
 pub fn clone_namespace<D: Dentry>(
     locks: &mut WriteSet<D>,
     from: &Arc<MntNamespace<D>>,
     to: &Arc<MntNamespace<D>>,
-) -> Result<Vec<(Arc<Mount<D>>, Arc<Mount<D>>)>, Retry<D>> {
+) -> Result<Pairs<D>, Retry<D>> {
     let Some(root) = locks.root(from).cloned() else { return Err(Error::Invalid.into()) };
     let mounts = members(locks, &root, root.root(), Extent::All);
     let missing = crate::graph::missing_groups(locks, &mounts);

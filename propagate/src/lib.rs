@@ -1,6 +1,6 @@
 //! Shared subtrees: who receives a mount or an umount, and what becomes of peer groups and masters.
 //!
-//! Each operation works in two steps under the locks of one [`WriteSet`](mnt_table::WriteSet): a **plan** that makes
+//! Each operation works in two steps under the locks of one [`WriteSet`]: a **plan** that makes
 //! every check, every copy and every reservation, and a **commit** that cannot fail. A plan that meets a peer group or
 //! a namespace which is not locked says which ([`Retry`]); [`with_locks`] drops everything and starts again with them.
 //! A private operation finds all it needs under its own namespace's lock, at the first try.

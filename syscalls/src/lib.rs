@@ -10,6 +10,7 @@
 //! | [`umount`] | `umount2(2)` |
 //! | [`pivot_root`] | `pivot_root(2)` |
 //! | [`task`] | `chroot(2)`, `chdir(2)`, `unshare(CLONE_NEWNS)`, and the end of a task |
+//! | [`entry`] | mounts elsewhere on an entry that `rmdir(2)` and its like remove |
 //! | [`listing`] | the lines of `/proc/PID/mountinfo` |
 //! | [`mountinfo`] | the text of such a line |
 #![no_std]
@@ -17,6 +18,7 @@
 
 extern crate alloc;
 
+pub mod entry;
 pub mod errno;
 pub mod listing;
 pub mod mount;

@@ -5,8 +5,9 @@ use alloc::sync::Arc;
 use mnt_table::arc_cell::ArcCell;
 use mnt_table::place::Stale;
 use mnt_table::walk::{Last, walk};
-use mnt_table::{Dentry, FsStruct, Kind, LockPlan, MntNamespace, Mount, PathRef, pin};
-use propagate::copy_tree::clone_namespace;
+use mnt_table::{Dentry, FsStruct, Kind, LockPlan, MntNamespace, PathRef, pin};
+use propagate::copy_tree::{Pairs, clone_namespace};
+use propagate::pivot_root::Position;
 use propagate::umount::dissolve;
 use propagate::{Error, with_locks};
 
@@ -117,17 +118,8 @@ impl<D: Dentry> Task<D> {
     }
 
     /// The copy of a place.
-    fn translate(
-        &self,
-        copies: &[(Arc<Mount<D>>, Arc<Mount<D>>)],
-        (mount, dentry): (Arc<Mount<D>>, Arc<D>),
-    ) -> Option<PathRef<D>> {
-        let at = copies.binary_search_by_key(&mount.unique_id(), |(original, _)| original.unique_id());
-        let copy = match at {
-            Ok(at) => &copies[at].1,
-            // The copies are in the order of the tree, which is not that of the ids where mounts were moved.
-            Err(_) => &copies.iter().find(|(original, _)| Arc::ptr_eq(original, &mount))?.1,
-        };
+    fn translate(&self, copies: &Pairs<D>, (mount, dentry): Position<D>) -> Option<PathRef<D>> {
+        let (_, copy) = copies.iter().find(|(original, _)| Arc::ptr_eq(original, &mount))?;
         let mount = copy.keep(&pin()).ok()?;
         Some(PathRef { mount, dentry })
     }

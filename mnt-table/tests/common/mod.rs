@@ -1,14 +1,16 @@
 //! What the tests share: a namespace over fresh file systems, and the operations without propagation.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use mnt_table::check::check;
-use mnt_table::dentry::Dentry;
+use mnt_table::dentry::{Dentry, SuperBlockRef};
 use mnt_table::namespace::Kind;
 use mnt_table::tree::Leave;
 use mnt_table::walk::{Last, WalkError, walk, walk_to_change};
-use mnt_table::{FsStruct, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::{FsStruct, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin, reclaim};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
 pub(crate) type Ns = Arc<MntNamespace<TmpDentry>>;
@@ -20,9 +22,76 @@ pub(crate) const fn sized(full: usize, small: usize) -> usize {
     if cfg!(miri) { small } else { full }
 }
 
+/// A test that is pinned for long, or counts, holds up what the others wait for: such tests run one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Waits for the other tests that are alone, and frees what they left.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    drain();
+    alone
+}
+
+/// Frees everything that was retired, waiting for threads that are about to end.
+pub(crate) fn drain() {
+    while reclaim::stats().deferred_bytes != 0 {
+        reclaim::quiesce();
+        thread::yield_now();
+    }
+}
+
+/// Says that it is over, to threads that go on until then, also when a test fails.
+pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Runs `then` while two threads repeat `again`.
+pub(crate) fn beside(again: impl Fn() + Sync, then: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _done = Done(&over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    again();
+                }
+            });
+        }
+        then();
+    });
+}
+
+/// Runs `then` while another thread is pinned.
+pub(crate) fn beside_a_pin(then: impl FnOnce()) {
+    let (pinned, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _done = Done(&over);
+        scope.spawn(|| {
+            let _guard = pin();
+            pinned.store(true, Ordering::Release);
+            while !over.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        });
+        while !pinned.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        then();
+    });
+}
+
 /// The root of a fresh file system.
 pub(crate) fn fresh() -> Arc<TmpDentry> {
     TmpSuperBlock::new(Options { dev: 1, fs_type: b"tmpfs", source: b"none", read_only: false }).unwrap()
+}
+
+/// The root of a fresh file system that lives on between its mounts.
+pub(crate) fn held() -> SuperBlockRef<TmpDentry> {
+    SuperBlockRef::new(fresh())
 }
 
 pub(crate) fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
@@ -38,9 +107,14 @@ pub(crate) struct World {
 impl World {
     /// A namespace whose root is a fresh file system.
     pub(crate) fn new() -> Self {
+        Self::over(&fresh())
+    }
+
+    /// A namespace whose root is `root`.
+    pub(crate) fn over(root: &Arc<TmpDentry>) -> Self {
         let ns = MntNamespace::new(Kind::Ordinary).unwrap();
         let mut set = WriteSet::one(&ns);
-        let root = set.new_mount(&ns, spec(&fresh())).unwrap();
+        let root = set.new_mount(&ns, spec(root)).unwrap();
         set.attach_root(&ns, &root);
         drop(set);
         World { ns, root }

@@ -6,7 +6,8 @@
 //! | `tree`, `host_tree` | the `--tree` option, and this machine's own namespaces |
 //! | `qemu`, `qmp`, `accel` | the virtual machine: command line, console, watchdog; its monitor; how it is accelerated |
 //! | `test`, `step` | the checks, each a command with a title |
-//! | `loom`, `bench`, `oracle` | the models, the benches, the comparison with the running Linux |
+//! | `loom`, `loom_fix`, `bench` | the models, with a corrected loom under them; and the benches |
+//! | `oracle` | the comparison with the running Linux |
 //! | `project`, `install` | folders, cargo calls and toolchains; what is missing and how to get it |
 //!
 //! Exit status: 0 if all went well, 1 if something failed, 2 for bad input (nothing was booted), 124 for a guest that
@@ -17,6 +18,7 @@ mod bench;
 mod host_tree;
 mod install;
 mod loom;
+mod loom_fix;
 mod oracle;
 mod project;
 mod qemu;

@@ -28,6 +28,7 @@ pub const CLAIMED_CELLS: usize = 3;
 pub struct Arena {
     /// Identity of each cell's directory.
     pub cells: Vec<(u32, u64)>,
+    directories: Vec<Arc<TmpDentry>>,
     claims: [AtomicBool; CLAIMED_CELLS],
 }
 
@@ -36,6 +37,8 @@ pub struct Claim<'a> {
     taken: &'a AtomicBool,
     /// The cell's path from the root.
     pub path: String,
+    /// The cell's directory.
+    pub directory: &'a Arc<TmpDentry>,
 }
 
 impl Drop for Claim<'_> {
@@ -52,15 +55,16 @@ pub fn cell_path(cell: usize) -> String {
 
 impl Arena {
     fn new(root: &Arc<TmpDentry>) -> Result<Self, BuildError> {
-        let mut cells = Vec::new();
+        let (mut cells, mut directories) = (Vec::new(), Vec::new());
         for cell in 0..OPEN_CELLS + CLAIMED_CELLS {
             let dir = directory(root, cell_path(cell).as_bytes())?;
             for name in ["p/under", "x", "y", "b", "t", "u"] {
                 directory(&dir, name.as_bytes())?;
             }
             cells.push(dir.id());
+            directories.push(dir);
         }
-        Ok(Arena { cells, claims: [const { AtomicBool::new(false) }; CLAIMED_CELLS] })
+        Ok(Arena { cells, directories, claims: [const { AtomicBool::new(false) }; CLAIMED_CELLS] })
     }
 
     /// The claimed cell `which`, unless another writer has it.
@@ -68,10 +72,10 @@ impl Arena {
         let which = which % CLAIMED_CELLS;
         let taken = &self.claims[which];
         // Acquire: pairs with the Release in `Claim::drop`.
-        taken
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then(|| Claim { taken, path: cell_path(OPEN_CELLS + which) })
+        taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok().then(|| {
+            let cell = OPEN_CELLS + which;
+            Claim { taken, path: cell_path(cell), directory: &self.directories[cell] }
+        })
     }
 }
 

@@ -14,11 +14,12 @@ use mnt_table::dentry::SuperBlockRef;
 use mnt_table::walk::{Last, walk_with};
 use rand::Rng;
 use rand::rngs::SmallRng;
+use syscalls::entry::detach_elsewhere;
 use syscalls::mount::mount;
 use syscalls::pivot_root::pivot_root;
 use syscalls::umount::umount2;
 use syscalls::{Errno, FileSystems, Task};
-use tmpfs::{Options, TmpDentry, TmpSuperBlock};
+use tmpfs::{FsError, Options, Removed, TmpDentry, TmpSuperBlock};
 
 use crate::arena::{Arenas, CLAIMED_CELLS, OPEN_CELLS, cell_path};
 use crate::lookups::Covers;
@@ -42,6 +43,7 @@ pub struct Done {
     pub pivots: u64,
     pub propagated_mounts: u64,
     pub namespace_clones: u64,
+    pub removals: u64,
     pub failed: u64,
 }
 
@@ -123,6 +125,7 @@ impl Writer<'_> {
             52..64 => return self.peers(task, place, claimed),
             64..72 => self.private_copy(task, pick),
             72..76 => self.cover(task, place, pick),
+            76..82 => return self.remove(task, place, claimed),
             _ => self.pivot(pick)?,
         }
         Ok(())
@@ -217,6 +220,46 @@ impl Writer<'_> {
                 self.done.failed += 1;
             }
         }
+    }
+
+    /// A directory that is removed under a mount: refused while its own namespace mounts there, and else the mounts of
+    /// others go with it.
+    fn remove(&mut self, task: &Task<TmpDentry>, place: usize, claimed: usize) -> Result<(), String> {
+        let Some(claim) = self.arenas.of(place).claim(claimed) else { return Ok(()) };
+        let at = format!("{}/r", claim.path);
+        if claim.directory.mkdir(b"r").is_err() {
+            self.done.failed += 1;
+            return Ok(());
+        }
+        let mut result = Ok(());
+        let copy = task.fork();
+        let copied =
+            copy.unshare_mounts().is_ok() && self.set_type(&copy, "/", abi::MS_PRIVATE | abi::MS_REC);
+        self.done.namespace_clones += u64::from(copied);
+        let elsewhere = copied && self.new_mount(&copy, &at);
+        if self.new_mount(task, &at) {
+            if !matches!(claim.directory.rmdir(b"r", &task.namespace()), Err(FsError::Busy)) {
+                result = Err(format!("{at}: removed, with a mount of its own namespace on it"));
+            }
+            self.umount(task, &at);
+        }
+        // Namespaces that were copied from this one meanwhile may have the mount still; they let go of it.
+        match claim.directory.rmdir(b"r", &task.namespace()) {
+            Ok(Removed { dentry, elsewhere: namespaces }) => {
+                if detach_elsewhere(&dentry, &namespaces).is_err() {
+                    self.done.failed += 1;
+                } else if elsewhere && root_dev(&copy, &at).is_some() {
+                    result = Err(format!("{at}: removed, and mounted on elsewhere"));
+                }
+                self.done.removals += 1;
+            }
+            // A propagated mount: the writer that made it, in another namespace with this root, takes it away.
+            Err(error) => result = result.and(Err(format!("{at}: cannot be removed: {error:?}"))),
+        }
+        if copied && self.new_mount(&copy, &at) {
+            result = Err(format!("{at}: mounted on after it was removed"));
+        }
+        result
     }
 
     /// A mount over a path of the input.

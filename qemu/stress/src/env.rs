@@ -2,7 +2,7 @@
 
 /// Threads, time and a console.
 pub trait Env: Sync {
-    /// How many workers run at once; at least one per CPU.
+    /// How many workers run at once, an even number: one that looks and one that changes.
     fn workers(&self) -> usize;
 
     /// Runs `work(index)` for every index below [`Env::workers`], all at once, each on its own thread, and returns when all
@@ -42,8 +42,11 @@ impl Env for Host {
 
     fn run(&self, work: &(dyn Fn(usize) + Sync)) {
         std::thread::scope(|scope| {
-            for index in 0..self.workers {
-                scope.spawn(move || work(index));
+            let running: std::vec::Vec<_> =
+                (0..self.workers).map(|index| scope.spawn(move || work(index))).collect();
+            // Joined one by one: the scope itself does not wait for a thread to hand over what it retired.
+            for thread in running {
+                thread.join().expect("a worker reports what is wrong, and does not panic");
             }
         });
     }

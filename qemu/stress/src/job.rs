@@ -149,18 +149,15 @@ impl Run<'_> {
         // Nobody else locks it during a round, so it may be taken out.
         let (mut rng, mut done, files, mut lookups) = {
             let mut worker = self.workers[index].lock();
-            let rng = SmallRng::from_rng(&mut worker.rng);
-            (rng, worker.writer, worker.files.take(), worker.lookups)
+            (worker.rng.clone(), worker.writer, worker.files.take(), worker.lookups)
         };
         let reader = Reader { world, arenas, covers };
         let files = files.unwrap_or_else(|| Files::new(index));
         let mut writer = Writer { world, arenas, covers, files, done };
-        let alone = self.workers.len() == 1;
-        let mut turn = 0u64;
         while self.env.now_ns() < end {
             let place = rng.random_range(0..world.places.len());
             let task = world.places[place].walker.fork();
-            if index % 2 == 0 && !(alone && turn % 2 == 1) {
+            if index.is_multiple_of(2) {
                 let held = reader.hold(&task, &mut rng);
                 for _ in 0..LOOKUPS_PER_TASK {
                     self.report(reader.look(&task, place, &mut rng));
@@ -170,13 +167,12 @@ impl Run<'_> {
             } else {
                 self.report(writer.change(&task, place, &mut rng));
             }
-            turn += 1;
             // Relaxed: statistics.
             self.peak.fetch_max(reclaim::stats().deferred_bytes, Ordering::Relaxed);
         }
         done = writer.done;
         let mut worker = self.workers[index].lock();
-        (worker.writer, worker.files, worker.lookups) = (done, Some(writer.files), lookups);
+        *worker = Worker { rng, writer: done, files: Some(writer.files), lookups };
     }
 
     fn report(&self, result: Result<(), String>) {
@@ -251,7 +247,7 @@ impl Run<'_> {
             let worker = worker.lock();
             let one = &worker.writer;
             lookups += worker.lookups;
-            let fields: [(&mut u64, u64); 12] = [
+            let fields: [(&mut u64, u64); 13] = [
                 (&mut sum.operations, one.operations),
                 (&mut sum.mounts, one.mounts),
                 (&mut sum.umounts, one.umounts),
@@ -263,6 +259,7 @@ impl Run<'_> {
                 (&mut sum.pivots, one.pivots),
                 (&mut sum.propagated_mounts, one.propagated_mounts),
                 (&mut sum.namespace_clones, one.namespace_clones),
+                (&mut sum.removals, one.removals),
                 (&mut sum.failed, one.failed),
             ];
             fields.into_iter().for_each(|(sum, one)| *sum += one);
@@ -275,6 +272,7 @@ impl Run<'_> {
             ("lazy_umounts", sum.lazy_umounts),
             ("rbinds", sum.rbinds),
             ("type_changes", sum.type_changes),
+            ("removals", sum.removals),
             ("failed_operations", sum.failed),
             ("refused_for_memory", reclaim::stats().refused),
             ("lock_escalations", escalations),

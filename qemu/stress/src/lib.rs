@@ -5,7 +5,7 @@
 //! - [`pods`]: a generated node with any number of containers;
 //! - [`protocol`]: what the kernel and the runner say to each other;
 //! - [`world`]: the forest made real;
-//! - [`job`]: the whole run over the [`env`] of a kernel or a host: [`arena`]s in every namespace, [`lookups`] that check
+//! - [`job`]: the whole run over the [`mod@env`] of a kernel or a host: [`arena`]s in every namespace, [`lookups`] that check
 //!   what they find, [`changes`] of every kind.
 #![no_std]
 

@@ -13,10 +13,20 @@ use tmpfs::{Kind, TmpDentry, rename};
 
 const ROUNDS: usize = if cfg!(miri) { 30 } else { 20_000 };
 
+/// Says that it is over, also when a test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `reader` in two threads until `writer` has done its rounds.
 fn beside(reader: impl Fn() + Sync, mut writer: impl FnMut(usize)) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _done = Done(&done);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -25,7 +35,6 @@ fn beside(reader: impl Fn() + Sync, mut writer: impl FnMut(usize)) {
             });
         }
         (0..ROUNDS).for_each(&mut writer);
-        done.store(true, Ordering::Relaxed);
     });
 }
 

@@ -1,0 +1,11 @@
+//! Lists and runs the models; see the library's header.
+
+#[cfg(loom)]
+fn main() -> std::process::ExitCode {
+    loom_tests::harness::main(loom_tests::models(), loom_tests::plant)
+}
+
+#[cfg(not(loom))]
+fn main() {
+    eprintln!("this build has no models; run `cargo xtask loom`");
+}
