@@ -229,3 +229,34 @@ impl fmt::Display for Step {
         write!(f, "t{}$ {}", self.task, self.call)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_as_it_is_written() {
+        for line in [
+            "mount -t tmpfs none /a",
+            "mount --bind /a /b",
+            "mount --rbind . /b",
+            "mount --move /a /b/x",
+            "mount --make-rshared /",
+            "mount --make-unbindable /a",
+            "mount -o remount,bind /a",
+            "mount -o remount,bind,ro,noatime /a",
+            "umount -l /..",
+            "pivot_root /a /a/x",
+            "cd ..",
+            "chroot /a",
+            "unshare --mount",
+            "fork t3",
+            "exit",
+        ] {
+            assert_eq!(line.parse::<Call>().expect(line).to_string(), line);
+        }
+        for line in ["", "mount /a", "mount --make-rotten /a", "mount -o ro /a", "fork 3", "umount -f /a"] {
+            assert!(line.parse::<Call>().is_err(), "{line}");
+        }
+    }
+}

@@ -205,3 +205,46 @@ pub fn rewrite(text: &str, executor: &mut impl Executor) -> Result<String> {
     }
     Ok(new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Model;
+
+    const TEXT: &str = "\
+# A comment.
+t0$ mount -t tmpfs none /a
+t0$ mount --bind /none /b                          => ENOENT
+t0> 7 9 0:5 / / rw,relatime - tmpfs none rw
+t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw
+";
+
+    fn run(text: &str) -> Result<()> {
+        Script::parse(text)?.run(&mut Model::new()?)
+    }
+
+    #[test]
+    fn answers_and_views_are_asked_for() {
+        run(TEXT).unwrap();
+        for (from, to, wanted) in [
+            ("ENOENT", "EBUSY", "line 3: `t0$ mount --bind /none /b` answers ENOENT instead of EBUSY"),
+            ("8 7", "8 9", "line 4: the tasks see"),
+            ("t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw\n", "", "line 4: the tasks see"),
+            ("none /a", "none", "line 2: no such operation: mount -t tmpfs none"),
+            ("t0$ mount -t", "t$ mount -t", "line 2: `t` is no task"),
+        ] {
+            let error = run(&TEXT.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.starts_with(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rewritten_script_keeps_its_comments_and_passes() {
+        let text =
+            TEXT.replace("=> ENOENT", "").replace("t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw\n", "");
+        let new = rewrite(&text, &mut Model::new().unwrap()).unwrap();
+        assert!(new.starts_with("# A comment.\nt0$ mount -t tmpfs none /a\n"), "{new}");
+        assert!(new.contains("=> ENOENT"), "{new}");
+        run(&new).unwrap();
+    }
+}
