@@ -14,7 +14,8 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    let mut models = vec![chdir_vs_walk(), chdir_vs_detach(), fork_vs_umount(), fork_vs_pivot(), chdir_vs_pivot()];
+    let mut models =
+        vec![chdir_vs_walk(), chdir_vs_detach(), fork_vs_umount(), fork_vs_pivot(), chdir_vs_pivot()];
     models.extend(walk_vs_pivot());
     models
 }
@@ -30,8 +31,11 @@ struct Tree {
 
 impl Tree {
     fn new() -> Self {
-        let file_systems =
-            [FileSystem::new("r", []), FileSystem::new("old", ["x", "y"]), FileSystem::new("new", ["x", "y"])];
+        let file_systems = [
+            FileSystem::new("r", []),
+            FileSystem::new("old", ["x", "y"]),
+            FileSystem::new("new", ["x", "y"]),
+        ];
         let (ns, root) = namespace(&file_systems[0]);
         let old = mount(&ns, file_systems[1].root(), &root, file_systems[0].root());
         let new = mount(&ns, file_systems[2].root(), &old, file_systems[1].name(0));
@@ -154,9 +158,12 @@ fn chdir_vs_detach() -> Model {
 /// A walk from the root beside a pivot. Before, `x` is covered by the new root and `y` is a name; after, it is the other
 /// way round, in the new root.
 fn walk_vs_pivot() -> [Model; 2] {
-    let down = model(Layer::Structure, "walk_vs_pivot")
-        .expect_outcomes(["new:", "new:x"])
-        .planted(["anchors_outside_window", "resolve_once", "no_validation", "no_window"]);
+    let down = model(Layer::Structure, "walk_vs_pivot").expect_outcomes(["new:", "new:x"]).planted([
+        "anchors_outside_window",
+        "resolve_once",
+        "no_validation",
+        "no_window",
+    ]);
     let back = model(Layer::Structure, "walk_vs_pivot_back")
         .expect_outcomes(["old:y", "old:"])
         .planted(["anchor_relaxed"]);

@@ -217,7 +217,9 @@ fn run(choice: Choice, plant: Plant) {
     });
     // The first panic is the finding. Unwinding through modelled threads would only bury it.
     std::panic::set_hook(Box::new(|info| {
-        if std::env::var_os("LOOM_BT").is_some() { eprintln!("{}", std::backtrace::Backtrace::force_capture()); }
+        if std::env::var_os("LOOM_BT").is_some() {
+            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+        }
         let message = info.payload_as_str().unwrap_or("a panic without a message");
         // A relative path is our own source; the line where loom noticed a race says nothing.
         let place = info.location().filter(|place| !place.file().starts_with('/'));

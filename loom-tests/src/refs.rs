@@ -12,13 +12,7 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace};
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![
-        ref_vs_busy(),
-        ref_vs_busy_handover(),
-        ref_vs_busy_spill(),
-        last_put_vs_detach(),
-        undo_vs_detach(),
-    ]
+    vec![ref_vs_busy(), ref_vs_busy_handover(), ref_vs_busy_spill(), last_put_vs_detach(), undo_vs_detach()]
 }
 
 /// A mount of `m` on `r`'s only name.

@@ -14,12 +14,7 @@ use crate::harness::{Layer, Model, Outcome, model};
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![
-        lookup_vs_insert_remove(),
-        lookup_vs_replace(),
-        growth_vs_lookup(),
-        growth_before_grace(),
-    ]
+    vec![lookup_vs_insert_remove(), lookup_vs_replace(), growth_vs_lookup(), growth_before_grace()]
 }
 
 /// Entries whose memory is in use. Plain: a count for the end of each execution.
@@ -203,29 +198,31 @@ fn growth_before_grace() -> Model {
     const B: u64 = 1 << 61;
     const C: u64 = 1 << 63;
     const D: u64 = 1 << 63 | 1;
-    model(Layer::Structure, "growth_before_grace").expect_outcomes(["4"]).planted(["grow_before_grace"]).run(|| {
-        let shared = Shared::new(2, &[(A, "a"), (B, "b")]);
-        let writer = thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || {
-                shared.insert(C, "c"); // The first growth ends.
-                shared.insert(D, "d"); // The second one is due.
+    model(Layer::Structure, "growth_before_grace").expect_outcomes(["4"]).planted(["grow_before_grace"]).run(
+        || {
+            let shared = Shared::new(2, &[(A, "a"), (B, "b")]);
+            let writer = thread::spawn({
+                let shared = Arc::clone(&shared);
+                move || {
+                    shared.insert(C, "c"); // The first growth ends.
+                    shared.insert(D, "d"); // The second one is due.
+                }
+            });
+            assert_eq!(shared.find(A), "a", "an untouched key was missed");
+            assert_eq!(shared.find(B), "b", "an untouched key was missed");
+            writer.join().unwrap();
+            let before = shared.writer.lock().unwrap().buckets();
+            drain();
+            // The grace period is over: growth begins with the next change, and ends three changes later.
+            for _ in 0..3 {
+                shared.remove(D);
+                shared.insert(D, "d");
             }
-        });
-        assert_eq!(shared.find(A), "a", "an untouched key was missed");
-        assert_eq!(shared.find(B), "b", "an untouched key was missed");
-        writer.join().unwrap();
-        let before = shared.writer.lock().unwrap().buckets();
-        drain();
-        // The grace period is over: growth begins with the next change, and ends three changes later.
-        for _ in 0..3 {
-            shared.remove(D);
-            shared.insert(D, "d");
-        }
-        assert_eq!(shared.writer.lock().unwrap().buckets(), 8);
-        for (key, value) in [(A, "a"), (B, "b"), (C, "c"), (D, "d")] {
-            assert_eq!(shared.find(key), value);
-        }
-        shared.end(before.to_string())
-    })
+            assert_eq!(shared.writer.lock().unwrap().buckets(), 8);
+            for (key, value) in [(A, "a"), (B, "b"), (C, "c"), (D, "d")] {
+                assert_eq!(shared.find(key), value);
+            }
+            shared.end(before.to_string())
+        },
+    )
 }

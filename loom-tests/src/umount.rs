@@ -28,8 +28,10 @@ pub fn umount(ns: &Arc<MntNamespace<Name>>, goes: &Arc<Mount<Name>>) -> &'static
 /// A file system that forgets its names in its shutdown covers a directory in which the same name exists. A walk finds
 /// the name in one or in the other: it was never absent.
 fn umount_vs_walk() -> Model {
-    model(Layer::Structure, "umount_vs_walk").expect_outcomes(["m:n", "r:a/n"]).planted(["no_state_test"]).run(
-        || {
+    model(Layer::Structure, "umount_vs_walk")
+        .expect_outcomes(["m:n", "r:a/n"])
+        .planted(["no_state_test"])
+        .run(|| {
             let [r, m] = [FileSystem::new("r", ["a", "a/n"]), FileSystem::forgetful("m", ["n"])];
             let (ns, root) = namespace(&r);
             let goes = mount(&ns, m.root(), &root, r.name(0));
@@ -44,8 +46,7 @@ fn umount_vs_walk() -> Model {
             dissolve([ns]);
             world::end([&r, &m]);
             seen
-        },
-    )
+        })
 }
 
 /// The same with a walk that keeps what it finds: then the umount is refused, or comes later, and the file system stays.

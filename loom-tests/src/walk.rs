@@ -19,11 +19,8 @@ pub fn models() -> Vec<Model> {
 fn miss_vs_unhash() -> Model {
     model(Layer::Structure, "miss_vs_unhash").expect_outcomes(["r:a q:"]).planted(["unlink_clears_next"]).run(
         || {
-            let [r, p, q] = [
-                FileSystem::new("r", ["a", "b", "c"]),
-                FileSystem::new("p", []),
-                FileSystem::new("q", []),
-            ];
+            let [r, p, q] =
+                [FileSystem::new("r", ["a", "b", "c"]), FileSystem::new("p", []), FileSystem::new("q", [])];
             let (ns, root) = namespace(&r);
             let (other, other_root) = namespace(&r);
             // The flag of `a` is set by another namespace, so this one looks into its table.
@@ -94,7 +91,13 @@ fn walk_vs_two_edges() -> Model {
     model(Layer::Structure, "walk_vs_two_edges")
         .bound(3)
         .expect_outcomes(["p:", "q:"])
-        .planted(["no_window", "no_validation", "sample_relaxed", "window_close_relaxed", "flag_clear_relaxed"])
+        .planted([
+            "no_window",
+            "no_validation",
+            "sample_relaxed",
+            "window_close_relaxed",
+            "flag_clear_relaxed",
+        ])
         .run(|| {
             let [r, p, q] =
                 [FileSystem::new("r", ["a"]), FileSystem::new("p", ["x"]), FileSystem::new("q", ["x"])];

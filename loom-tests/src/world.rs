@@ -275,6 +275,9 @@ fn error_label(error: WalkError) -> &'static str {
         WalkError::NotDirectory => "ENOTDIR",
         WalkError::Loop => "ELOOP",
         WalkError::NameTooLong => "ENAMETOOLONG",
+        WalkError::Leaves => "EXDEV",
+        WalkError::Again => "EAGAIN",
+        WalkError::BadFlags => "EINVAL",
         WalkError::NoLastName => "EBUSY",
     }
 }

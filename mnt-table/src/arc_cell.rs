@@ -130,7 +130,8 @@ mod body {
 
         pub(super) fn swap(&self, value: Arc<T>, guard: &Guard) -> Arc<T> {
             // AcqRel: Release publishes the new value; Acquire makes the old one ours.
-            let old = self.0.swap(Arc::into_raw(value).cast_mut(), order(Ordering::AcqRel, "cell_swap_relaxed"));
+            let old =
+                self.0.swap(Arc::into_raw(value).cast_mut(), order(Ordering::AcqRel, "cell_swap_relaxed"));
             // SAFETY: the cell's count of the old value, which the swap took out.
             let old = unsafe { Arc::from_raw(old) };
             guard.retire_arc(Arc::clone(&old));

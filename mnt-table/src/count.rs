@@ -139,8 +139,7 @@ impl Counter {
         let lines = Box::into_raw(Box::new(lines.into_boxed_slice()));
         // Release [Slots]: pairs with the Acquire in `pair` and `total`. Relaxed on failure: another CPU was first.
         let publish = order(Ordering::Release, "slots_relaxed");
-        if self.lines.compare_exchange(ptr::null_mut(), lines, publish, Ordering::Relaxed).is_err()
-        {
+        if self.lines.compare_exchange(ptr::null_mut(), lines, publish, Ordering::Relaxed).is_err() {
             // SAFETY: just made, published nowhere.
             drop(unsafe { Box::from_raw(lines) });
         }

@@ -86,6 +86,14 @@ pub trait SuperBlock: Send + Sync + 'static {
     ///
     /// Context: no lock of this crate held; not pinned; may block.
     fn shutdown(&self);
+
+    /// Makes the whole instance read-only (umount2(2) on the caller's root); `false` if it cannot be, or is in use for
+    /// writing. Twice is as good as once.
+    ///
+    /// Context: as [`SuperBlock::shutdown`].
+    fn make_read_only(&self) -> bool {
+        false
+    }
 }
 
 /// The root of a file system instance that is about to be mounted: keeps the instance going until its first mount does.

@@ -75,6 +75,8 @@ mod count;
 pub mod dentry;
 pub mod group;
 pub mod id;
+#[cfg(not(loom))]
+mod limbo;
 pub mod list;
 pub mod mount;
 pub mod namespace;

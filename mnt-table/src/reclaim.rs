@@ -1,7 +1,8 @@
 //! Memory that lock-free readers may still look at: pins, retirement, and the bound on what waits to be freed.
 //!
 //! 1. A reader [`pin`]s; everything it then reaches through this crate's links stays allocated until it unpins.
-//! 2. A writer unlinks a box and *retires* it; it is freed when every pin that could have seen it has ended.
+//! 2. A writer unlinks a box and *retires* it; it is freed when every pin that could have seen it has ended, by the CPU
+//!    that retired it ([`crate::limbo`]).
 //! 3. Retired and freed bytes are counted per CPU. A mutator that retired [`FLUSH_EVERY`] boxes flushes after it
 //!    dropped all its locks. [`reserve`] is the back-pressure: it is called before an operation allocates, and
 //!    over [`limit`] it flushes, waits a little, and at last refuses. So umount, which allocates next to nothing,
@@ -18,6 +19,8 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+#[cfg(not(loom))]
+use crate::limbo;
 use crate::platform::{self, CPUS_MAX};
 #[cfg(any(not(loom), crossbeam_loom))]
 use crate::sync::planted;
@@ -67,26 +70,41 @@ impl Guard {
     /// structures and not of memory safety at this call, which owns the box; the places that turned a shared
     /// pointer back into this box argue it.
     pub fn retire<T: Send + 'static>(&self, value: Box<T>) {
-        self.retire_value(value, size_of::<T>());
+        count_retired(size_of::<T>());
+        #[cfg(not(loom))]
+        self.pass_on(limbo::put_box(platform::cpu(), value));
+        #[cfg(loom)]
+        self.defer_value(value, size_of::<T>());
     }
 
     /// As [`Guard::retire`], for one reference to a shared object; `T`'s bytes count until it is dropped.
     pub fn retire_arc<T: Send + Sync + 'static>(&self, value: Arc<T>) {
-        self.retire_value(value, size_of::<T>());
+        count_retired(size_of::<T>());
+        #[cfg(not(loom))]
+        self.pass_on(limbo::put_arc(platform::cpu(), value));
+        #[cfg(loom)]
+        self.defer_value(value, size_of::<T>());
     }
 
-    fn retire_value<V: Send + 'static>(&self, value: V, bytes: usize) {
-        let bytes = bytes as u64;
-        let here = &COUNTERS[platform::cpu()];
-        // Relaxed: statistics.
-        here.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
-        here.retired.fetch_add(1, Ordering::Relaxed);
+    /// As [`Guard::retire`], for what somebody waits for: freed by whichever CPU finds that the time has come.
+    pub fn retire_awaited<T: Send + 'static>(&self, value: Box<T>) {
+        count_retired(size_of::<T>());
+        self.defer_value(value, size_of::<T>());
+    }
+
+    fn defer_value<V: Send + 'static>(&self, value: V, bytes: usize) {
         self.defer(move || {
             drop(value);
-            let here = &COUNTERS[platform::cpu()];
-            here.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
-            here.freed.fetch_add(1, Ordering::Relaxed);
+            count_freed(1, bytes as u64);
         });
+    }
+
+    /// Gives a bag that was closed to the collector.
+    #[cfg(not(loom))]
+    fn pass_on(&self, bag: Option<Box<limbo::Bag>>) {
+        if let Some(bag) = bag {
+            self.defer(move || bag.hand_back());
+        }
     }
 
     /// Runs `then` once no pin that exists now is left; at once in models of structure, by `drain`.
@@ -106,9 +124,34 @@ impl Guard {
 
     /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller.
     pub fn flush(&self) {
+        let here = platform::cpu();
+        self.flush_cpus(here..here + 1);
+    }
+
+    fn flush_cpus(&self, _cpus: core::ops::Range<usize>) {
+        #[cfg(not(loom))]
+        _cpus.clone().for_each(|cpu| self.pass_on(limbo::close(cpu)));
         #[cfg(any(not(loom), crossbeam_loom))]
         self.epoch.flush();
+        #[cfg(not(loom))]
+        for freed in _cpus.map(limbo::empty).filter(|freed| freed.objects != 0) {
+            count_freed(freed.objects, freed.bytes);
+        }
     }
+}
+
+fn count_retired(bytes: usize) {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed: statistics.
+    here.retired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    here.retired.fetch_add(1, Ordering::Relaxed);
+}
+
+fn count_freed(objects: u64, bytes: u64) {
+    let here = &COUNTERS[platform::cpu()];
+    // Relaxed: statistics.
+    here.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    here.freed.fetch_add(objects, Ordering::Relaxed);
 }
 
 #[cfg(all(loom, not(crossbeam_loom)))]
@@ -245,7 +288,7 @@ pub fn reserve() -> Result<(), OverLimit> {
             here.looked_at.store(retired, Ordering::Relaxed);
             return Ok(());
         }
-        pin().flush();
+        pin().flush_cpus(0..CPUS_MAX);
         platform::relax(u32::MAX - RESERVE_TRIES + spins);
     }
     // The next operation looks again.
@@ -267,12 +310,13 @@ pub fn relieve() {
     pin().flush();
 }
 
-/// Frees everything that was retired, as far as the other threads are not pinned and flush too.
+/// Frees everything that was retired by any CPU, as far as nobody is pinned and the other threads flush what they have
+/// given to the collector.
 ///
-/// For the end of a test or a run: idle CPUs keep up to 64 retirements each until they flush.
+/// For the end of a test or a run.
 pub fn quiesce() {
     for _ in 0..8 {
-        pin().flush();
+        pin().flush_cpus(0..CPUS_MAX);
     }
 }
 

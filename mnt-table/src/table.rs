@@ -543,7 +543,7 @@ impl<E: Entry> Writer<E> {
         self.spare.store(false, Ordering::Relaxed);
         // Release [Publish]: pairs with the Acquire in `find`: the new array and all links through it.
         table.current.store(growth.next.as_ptr(), order(Ordering::Release, "array_publish_relaxed"));
-        guard.retire(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
+        guard.retire_awaited(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
     }
 }
 

@@ -24,25 +24,23 @@
 
 use alloc::sync::Arc;
 
-use smallvec::SmallVec;
+use bitflags::bitflags;
 
 use crate::dentry::{Dentry, LookupError};
-use crate::mount::{Mount, MountFlags, Unkept};
-use crate::namespace::{MntNamespace, namespace_of};
+use crate::mount::{Mount, Unkept};
+use crate::namespace::namespace_of;
 use crate::place::{FsStruct, PathRef};
 use crate::platform::{self, CPUS_MAX};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, plain::AtomicU64, planted};
 use crate::write_set::WriteSet;
 
+mod walker;
+
+use walker::{Stop, Walker};
+
 /// Lock-free tries before a walk takes locks.
 pub const TRIES: u32 = 2;
-
-/// Symbolic links that one walk follows.
-const LINKS_MAX: u32 = 40;
-
-/// Bytes of one name.
-const NAME_MAX: usize = 255;
 
 /// Bytes of a path, the final NUL counted.
 const PATH_MAX: usize = 4096;
@@ -58,6 +56,12 @@ pub enum WalkError {
     Loop,
     /// `ENAMETOOLONG`.
     NameTooLong,
+    /// `EXDEV`: the walk would change mounts, or leave the directory that it has to stay in.
+    Leaves,
+    /// `EAGAIN`: it cannot be done without locks, or a rename took the walk out of the directory that it has to stay in.
+    Again,
+    /// `EINVAL`: flags that exclude each other.
+    BadFlags,
     /// `EEXIST`, `EBUSY` or `EINVAL` by call: the last component of a path that must name an entry is `.`, `..` or `/`.
     NoLastName,
 }
@@ -84,6 +88,42 @@ pub enum Last {
     NoFollowAndCross,
     /// Do not look it up: the place is its directory (mkdir, unlink, rename: rule D8).
     Parent,
+}
+
+bitflags! {
+    /// Restrictions of a walk, with the values of openat2(2)'s `resolve`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Resolve: u64 {
+        /// `EXDEV` where the walk would go to another mount, down or up or by a link.
+        const NO_XDEV = 1;
+        /// `ELOOP` at a magic link. There are none below this crate: the caller that resolves them looks at it.
+        const NO_MAGICLINKS = 2;
+        /// `ELOOP` at any symbolic link.
+        const NO_SYMLINKS = 4;
+        /// `EXDEV` where the walk would leave the directory that it starts in.
+        const BENEATH = 8;
+        /// The directory that the walk starts in is its root.
+        const IN_ROOT = 0x10;
+        /// `EAGAIN` where the walk would need locks.
+        const CACHED = 0x20;
+    }
+}
+
+/// How to walk.
+pub struct How<'a, D: Dentry> {
+    /// What to do with the last component.
+    pub last: Last,
+    /// Restrictions.
+    pub resolve: Resolve,
+    /// Where relative paths start; the working directory if it is not given.
+    pub dir: Option<&'a PathRef<D>>,
+}
+
+impl<D: Dentry> How<'_, D> {
+    /// From the working directory, without restrictions.
+    pub fn new(last: Last) -> Self {
+        How { last, resolve: Resolve::empty(), dir: None }
+    }
 }
 
 /// Where a walk ended; valid while it is pinned.
@@ -137,31 +177,52 @@ pub fn walk_with<D: Dentry, R>(
     fs: &FsStruct<D>,
     path: &[u8],
     last: Last,
+    then: impl FnMut(&Found<'_, D>) -> Result<R, Unkept<D>>,
+) -> Result<R, WalkError> {
+    walk_how(fs, path, &How::new(last), then)
+}
+
+/// As [`walk_with`], with restrictions and from another directory (openat2(2)).
+///
+/// Context and errors: as [`walk`].
+pub fn walk_how<D: Dentry, R>(
+    fs: &FsStruct<D>,
+    path: &[u8],
+    how: &How<'_, D>,
     mut then: impl FnMut(&Found<'_, D>) -> Result<R, Unkept<D>>,
 ) -> Result<R, WalkError> {
+    if how.resolve.contains(Resolve::BENEATH | Resolve::IN_ROOT) {
+        return Err(WalkError::BadFlags);
+    }
     if path.is_empty() {
         return Err(WalkError::NotFound);
     }
     if path.len() >= PATH_MAX {
         return Err(WalkError::NameTooLong);
     }
+    if path[0] == b'/' && how.resolve.contains(Resolve::BENEATH) {
+        return Err(WalkError::Leaves);
+    }
     for _ in 0..TRIES {
-        match try_walk(fs, path, last, None, &mut then) {
+        match try_walk(fs, path, how, None, &mut then) {
             Outcome::Done(result) => return result,
             Outcome::Again(unkept) => unkept.settle(),
         }
         count(|here| &here.retries);
     }
+    if how.resolve.contains(Resolve::CACHED) {
+        return Err(WalkError::Again);
+    }
     count(|here| &here.locked);
     let mut spins = 0;
     loop {
-        let locks = lock_domains(fs);
-        let outcome = try_walk(fs, path, last, Some(locks.as_ref()), &mut then);
+        let locks = lock_domains(fs, how);
+        let outcome = try_walk(fs, path, how, Some(locks.as_ref()), &mut then);
         drop(locks);
         match outcome {
             Outcome::Done(result) => return result,
-            // The root or the working directory moved to another namespace before the locks were there, or a detached
-            // mount is being decided about.
+            // The root or the start moved to another namespace before the locks were there, or a detached mount is
+            // being decided about.
             Outcome::Again(unkept) => unkept.settle(),
         }
         platform::relax(spins);
@@ -169,12 +230,15 @@ pub fn walk_with<D: Dentry, R>(
     }
 }
 
-/// The locks of the namespaces of root and working directory: a walk meets no others.
-fn lock_domains<D: Dentry>(fs: &FsStruct<D>) -> Option<WriteSet<D>> {
-    let (root, _) = fs.root();
-    let (cwd, _) = fs.cwd();
-    match (namespace_of(&*root), namespace_of(&*cwd)) {
-        (Some(root), Some(cwd)) => Some(WriteSet::two(&root, &cwd)),
+/// The locks of the namespaces of root and start: a walk meets no others.
+fn lock_domains<D: Dentry>(fs: &FsStruct<D>, how: &How<'_, D>) -> Option<WriteSet<D>> {
+    let root = namespace_of(&*fs.root().0);
+    let start = match how.dir {
+        Some(dir) => namespace_of(&dir.mount),
+        None => namespace_of(&*fs.cwd().0),
+    };
+    match (root, start) {
+        (Some(root), Some(start)) => Some(WriteSet::two(&root, &start)),
         (Some(one), None) | (None, Some(one)) => Some(WriteSet::one(&one)),
         (None, None) => None,
     }
@@ -185,49 +249,43 @@ enum Outcome<D: Dentry, R> {
     Again(Unkept<D>),
 }
 
-/// Why a walk stopped.
-enum Stop {
-    Again,
-    Failed(WalkError),
-}
-
-impl From<WalkError> for Stop {
-    fn from(error: WalkError) -> Self {
-        Stop::Failed(error)
-    }
-}
-
 fn try_walk<D: Dentry, R>(
     fs: &FsStruct<D>,
     path: &[u8],
-    last: Last,
+    how: &How<'_, D>,
     locks: Option<Option<&WriteSet<D>>>,
     then: &mut impl FnMut(&Found<'_, D>) -> Result<R, Unkept<D>>,
 ) -> Outcome<D, R> {
     let guard = pin();
     let root = fs.root_cell().load(&guard);
     let cwd = fs.cwd_cell().load(&guard);
-    let start = if path[0] == b'/' { &root } else { &cwd };
-    let (mount, dentry) = start.resolve(&guard);
+    let scoped = how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
+    let start = || match how.dir {
+        _ if path[0] == b'/' && !scoped => root.resolve(&guard),
+        Some(dir) => (&*dir.mount, &dir.dentry),
+        None => cwd.resolve(&guard),
+    };
+    let (mount, dentry) = start();
     let mut walker = Walker {
         mount,
         dentry,
-        root: root.resolve(&guard),
+        root: (mount, dentry),
         ns: None,
         sample: 0,
         links: 0,
+        resolve: how.resolve,
         guard: &guard,
         locks,
     };
     walker.enter();
     // A pivot between the first look and the sample.
-    let again = start.resolve(&guard);
-    walker.root = root.resolve(&guard);
+    let again = start();
+    walker.root = if scoped { again } else { root.resolve(&guard) };
     let moved = !core::ptr::eq(again.0, mount) && !planted("resolve_once");
     if moved || !walker.is_covered() {
         return Outcome::Again(Unkept(None));
     }
-    let walked = walker.run(path, last);
+    let walked = walker.run(path, how.last);
     if !walker.is_valid() {
         return Outcome::Again(Unkept(None));
     }
@@ -242,212 +300,6 @@ fn try_walk<D: Dentry, R>(
         Err(Stop::Failed(error)) => Outcome::Done(Err(error)),
         Err(Stop::Again) => Outcome::Again(Unkept(None)),
     }
-}
-
-struct Walker<'w, D: Dentry> {
-    mount: &'w Mount<D>,
-    dentry: &'w Arc<D>,
-    root: (&'w Mount<D>, &'w Arc<D>),
-    ns: Option<&'w MntNamespace<D>>,
-    sample: u64,
-    links: u32,
-    guard: &'w Guard,
-    /// The locks of a walk in its last resort; see [`lock_domains`].
-    locks: Option<Option<&'w WriteSet<D>>>,
-}
-
-impl<'w, D: Dentry> Walker<'w, D> {
-    /// Begins a segment in the namespace of `self.mount`.
-    fn enter(&mut self) {
-        loop {
-            self.ns = self.mount.domain(self.guard);
-            let Some(ns) = self.ns else { return };
-            self.sample = ns.seq.sample();
-            // [Home]: without the second look a walk could pair the old namespace with its new sequence, and validate
-            // a wrong miss.
-            let again = self.mount.domain(self.guard);
-            if again.is_some_and(|again| core::ptr::eq(again, ns)) || planted("enter_without_second_look") {
-                return;
-            }
-        }
-    }
-
-    /// Whether this segment's namespace is one that a walk in its last resort holds.
-    fn is_covered(&self) -> bool {
-        match (self.locks, self.ns) {
-            (None, _) | (_, None) => true,
-            (Some(locks), Some(ns)) => locks.is_some_and(|locks| locks.holds(ns)),
-        }
-    }
-
-    /// Whether what was seen in this segment may be believed.
-    #[inline]
-    fn is_valid(&self) -> bool {
-        (self.ns.is_none_or(|ns| ns.seq.unchanged(self.sample)) || planted("no_validation"))
-            && (self.mount.is_sound() || planted("no_state_test"))
-    }
-
-    /// Walks `path`; `self` is then where it ended. Returns the last name with [`Last::Parent`].
-    fn run(&mut self, path: &'w [u8], last: Last) -> Result<&'w [u8], Stop> {
-        // What is left to walk, innermost link last.
-        let mut rest: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
-        rest.push(path);
-        let mut must_be_dir = false;
-        while let Some(text) = rest.pop() {
-            let (name, tail) = split(text);
-            // What follows the last name, slashes apart: nothing here, and nothing in the outer paths.
-            let slash = !tail.is_empty();
-            let tail = trim(tail);
-            let is_last = tail.is_empty() && rest.iter().all(|outer| trim(outer).is_empty());
-            if !tail.is_empty() {
-                rest.push(tail);
-            }
-            if name.is_empty() {
-                continue;
-            }
-            if name.len() > NAME_MAX {
-                return Err(WalkError::NameTooLong.into());
-            }
-            if is_last && last == Last::Parent {
-                self.need_dir()?;
-                return if matches!(name, b"." | b"..") {
-                    Err(WalkError::NoLastName.into())
-                } else {
-                    Ok(name)
-                };
-            }
-            must_be_dir = is_last && (slash || rest.iter().any(|outer| !outer.is_empty()));
-            self.need_dir()?;
-            match name {
-                b"." => continue,
-                b".." => {
-                    self.climb()?;
-                    continue;
-                }
-                _ => {}
-            }
-            let directory = (self.mount, self.dentry);
-            self.dentry = self.dentry.lookup(name, self.guard).map_err(WalkError::from)?;
-            self.cross()?;
-            let follow = !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
-            if !core::ptr::eq(directory.0, self.mount) || !follow {
-                continue;
-            }
-            if let Some(target) = self.dentry.symlink() {
-                self.links += 1;
-                if self.links > LINKS_MAX || self.mount.flags().contains(MountFlags::NOSYMFOLLOW) {
-                    return Err(WalkError::Loop.into());
-                }
-                if target.is_empty() {
-                    return Err(WalkError::NotFound.into());
-                }
-                if target[0] == b'/' {
-                    self.jump_to_root()?;
-                } else {
-                    self.dentry = directory.1;
-                }
-                if slash && is_last {
-                    // The link's target must be a directory, as the link had to be.
-                    rest.push(b"/");
-                }
-                rest.push(target);
-            }
-        }
-        if last == Last::Parent {
-            return Err(WalkError::NoLastName.into());
-        }
-        if must_be_dir {
-            self.need_dir()?;
-        }
-        if matches!(last, Last::FollowAndCross | Last::NoFollowAndCross) {
-            self.cross()?;
-        }
-        Ok(b"")
-    }
-
-    fn need_dir(&self) -> Result<(), Stop> {
-        if self.dentry.is_dir() { Ok(()) } else { Err(WalkError::NotDirectory.into()) }
-    }
-
-    /// To the top of what is mounted here (D1).
-    #[inline]
-    fn cross(&mut self) -> Result<(), Stop> {
-        while self.dentry.mounted_here().is_mountpoint() {
-            let Some(ns) = self.ns else { return Ok(()) };
-            let hit = ns.lookup_mnt(self.mount, self.dentry, self.guard);
-            // For a hit and for a miss: a walk that goes on from what a change is moving could go in circles.
-            if !ns.seq.unchanged(self.sample) && !planted("no_validation") {
-                return Err(Stop::Again);
-            }
-            let Some(mount) = hit else { return Ok(()) };
-            self.mount = mount;
-            self.dentry = mount.root();
-        }
-        Ok(())
-    }
-
-    /// `..` (U1 to U7).
-    fn climb(&mut self) -> Result<(), Stop> {
-        let (mut mount, mut dentry) = (self.mount, self.dentry);
-        let at_root = |mount: &Mount<D>, dentry: &Arc<D>| {
-            core::ptr::eq(mount, self.root.0) && Arc::ptr_eq(dentry, self.root.1)
-        };
-        loop {
-            if at_root(mount, dentry) {
-                break; // U1, U3: stay where we were.
-            }
-            if !Arc::ptr_eq(dentry, mount.root()) {
-                // U2. A dentry without a parent that is not its mount's root was removed: it is its own parent.
-                let parent = dentry.parent(self.guard).map_or(dentry, |(_, parent)| parent);
-                // U5: the directory was moved out of what this mount shows.
-                if mount.root().parent(self.guard).is_some()
-                    && !mount.root().is_ancestor_of(parent, self.guard)
-                {
-                    return Err(WalkError::NotFound.into());
-                }
-                (self.mount, self.dentry) = (mount, parent);
-                break;
-            }
-            match mount.up(self.guard) {
-                Some(up) => (mount, dentry) = up,
-                None => break, // U3, U7: the top of the tree: stay where we were.
-            }
-            if self.ns.is_some_and(|ns| !ns.seq.unchanged(self.sample)) && !planted("no_validation") {
-                return Err(Stop::Again);
-            }
-        }
-        self.cross() // U4
-    }
-
-    /// An absolute link.
-    fn jump_to_root(&mut self) -> Result<(), Stop> {
-        if !self.is_valid() {
-            return Err(Stop::Again);
-        }
-        let same = self.ns;
-        (self.mount, self.dentry) = self.root;
-        let sample = self.sample;
-        self.enter();
-        // In the same namespace the segment goes on: what came before the jump still has to hold.
-        let left = match (same, self.ns) {
-            (Some(a), Some(b)) => core::ptr::eq(a, b) && sample != self.sample,
-            _ => false,
-        };
-        if left || !self.is_covered() { Err(Stop::Again) } else { Ok(()) }
-    }
-}
-
-/// The first name of `path`, and what follows it.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    let path = trim(path);
-    let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
-    path.split_at(end)
-}
-
-/// `path` without slashes in front.
-fn trim(path: &[u8]) -> &[u8] {
-    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
-    &path[start..]
 }
 
 #[repr(align(128))]

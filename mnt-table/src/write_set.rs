@@ -110,7 +110,9 @@ impl<D: Dentry> LockPlan<D> {
         let mut spins = 0;
         // SeqCst: whoever raised the word and then looks for others in flight is not our concern: they finish, and
         // start again only behind this loop.
-        while !self.escalated && ESCALATED.load(Ordering::SeqCst) != 0 {
+        // A change without groups is no part of what makes others start again, so it does not wait.
+        let slow = !self.groups.is_empty() || !self.closures.is_empty();
+        while slow && !self.escalated && ESCALATED.load(Ordering::SeqCst) != 0 {
             platform::relax(spins);
             spins += 1;
         }

@@ -82,7 +82,8 @@ pub fn attach<D: Dentry>(
         }
         let receivers = receivers(locks, parent).map_err(|missing| Retry::With(alloc::vec![missing]))?;
         make_shared(locks, &ns, &mut tree, &mut steps)?;
-        copies = plan_copies(locks, &receivers, &tree, dentry, (&ns, fresh, mounts_max), &mut steps)?;
+        let (moved, limit) = (moved.as_ref(), (&ns, fresh, mounts_max));
+        copies = plan_copies(locks, &receivers, &tree, moved, dentry, limit, &mut steps)?;
     }
     let root = locks.prepare(tree.root(), parent, dentry)?;
 
@@ -142,6 +143,7 @@ fn plan_copies<D: Dentry>(
     locks: &mut WriteSet<D>,
     receivers: &[Receiver<D>],
     tree: &NewTree<D>,
+    moved: Option<&Arc<Mount<D>>>,
     dentry: &Arc<D>,
     (ns, fresh, mounts_max): (&Arc<MntNamespace<D>>, usize, usize),
     steps: &mut Vec<Step<D>>,
@@ -177,7 +179,10 @@ fn plan_copies<D: Dentry>(
         let mut copy = copy_tree(locks, &original.mounts, &tree.places, tree.root().root(), &home)?;
         relate(locks, original, &mut copy, sibling, receiver.shared, &home, steps)?;
         let root = locks.prepare(copy.root(), &receiver.mount, dentry)?;
-        let beneath = match locks.child_at(&receiver.mount, dentry) {
+        // What moves has left its old place when the copies come, and the copy for that place finds it free.
+        let there = locks.child_at(&receiver.mount, dentry);
+        let stays = |there: &Arc<Mount<D>>| moved.is_none_or(|moved| !Arc::ptr_eq(there, moved));
+        let beneath = match there.filter(stays) {
             Some(upper) => {
                 let on = &copy.mounts[top];
                 let joint = locks.prepare(&upper, on, on.root())?;

@@ -94,25 +94,51 @@ pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
     }
 }
 
-/// Takes `mount` out of its ring. Its slaves go to the next peer that `stays`, else to the mount's own master, else
-/// they lose theirs. Returns that next peer, as a member of the group.
+/// The next member of the ring behind `slot` that `stays`.
+fn next_that_stays<D: Dentry>(
+    members: &List<Member<D>>,
+    slot: Slot,
+    stays: &impl Fn(&Mount<D>) -> bool,
+) -> Option<Slot> {
+    core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
+        .take_while(|next| *next != slot)
+        .find(|next| stays(&members.get(*next).mount))
+}
+
+/// The first up the chain of masters that `stays`: a master, else its next peer.
+fn master_that_stays<D: Dentry>(
+    locks: &WriteSet<D>,
+    mount: &Mount<D>,
+    stays: &impl Fn(&Mount<D>) -> bool,
+) -> Option<(Arc<Group<D>>, Slot)> {
+    let mut link = mount.propagation().master?;
+    loop {
+        let members = &locks.group(&link.group).members;
+        let master = &members.get(link.member).mount;
+        if stays(master) {
+            return Some((link.group, link.member));
+        }
+        if let Some(peer) = next_that_stays(members, link.member, stays) {
+            return Some((link.group, peer));
+        }
+        link = master.propagation().master?;
+    }
+}
+
+/// Takes `mount` out of its ring. Its slaves go to the next peer that `stays`, else to the first up the chain of masters
+/// that does, else they lose theirs. Returns that next peer, as a member of the group.
 pub fn leave_group<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Mount<D>,
     stays: impl Fn(&Mount<D>) -> bool,
 ) -> Option<(Arc<Group<D>>, Slot)> {
-    let here = mount.propagation();
-    let (group, slot) = here.peers?;
-    let members = &locks.group(&group).members;
-    let heir =
-        core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
-            .take_while(|next| *next != slot)
-            .find(|next| stays(&members.get(*next).mount));
+    let (group, slot) = mount.propagation().peers?;
+    let heir = next_that_stays(&locks.group(&group).members, slot, &stays);
+    let heir = heir.map(|slot| (Arc::clone(&group), slot));
+    let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
-    let heir = heir.map(|slot| (group, slot));
-    let master = here.master.map(|link| (link.group, link.member));
-    hand_over(locks, slaves, heir.as_ref().or(master.as_ref()));
+    hand_over(locks, slaves, to.as_ref());
     heir
 }
 

@@ -45,6 +45,7 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     if !locks.holds_group(&group) {
         return Err(Missing::Receivers(group));
     }
+    let own = Arc::clone(&group);
     let mut found = Vec::new();
     let mut seen = BTreeSet::from([group.stamp()]);
     let mut sets = 1;
@@ -83,14 +84,64 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
             }
         }
     }
-    // Receivers of a detached tree's kind are in a namespace too; one that is in none has left the graph.
-    match found.iter().find(|receiver| locks.namespace_of(&receiver.mount).is_none()) {
-        Some(_) => {
-            let (group, _) = sender.propagation().peers.expect("looked at above");
-            Err(Missing::Receivers(group))
-        }
-        None => Ok(found),
+    are_held(locks, &own, found.iter().map(|receiver| &receiver.mount))?;
+    Ok(found)
+}
+
+/// All receivers of `sender`, without itself, each before its slaves and their slaves: the order in which an umount looks
+/// for counterparts.
+///
+/// # Errors
+/// The closure is not locked yet.
+pub fn depth_first<D: Dentry>(
+    locks: &WriteSet<D>,
+    sender: &Mount<D>,
+) -> Result<Vec<Arc<Mount<D>>>, Missing<D>> {
+    let Some((group, first)) = sender.propagation().peers else { return Ok(Vec::new()) };
+    if !locks.holds_group(&group) {
+        return Err(Missing::Receivers(group));
     }
+    let mut found = Vec::new();
+    let mut at = first;
+    loop {
+        let mut stack = Vec::from([frame(locks, Arc::clone(&group), 0, at)]);
+        while let Some(top) = stack.last_mut() {
+            let slaves = &locks.group(&top.group).members.get(top.member).slaves;
+            let Some(place) = top.slave else {
+                stack.pop();
+                continue;
+            };
+            let slave = slaves.get(place);
+            top.slave = slaves.next(place);
+            found.push(Arc::clone(slave));
+            if let Some((group, slot)) = slave.propagation().peers {
+                if !locks.holds_group(&group) {
+                    return Err(Missing::Receivers(group));
+                }
+                stack.push(frame(locks, group, 0, slot));
+            }
+        }
+        let members = &locks.group(&group).members;
+        at = members.next_in_ring(at);
+        if at == first {
+            break;
+        }
+        found.push(Arc::clone(&members.get(at).mount));
+    }
+    are_held(locks, &group, found.iter())?;
+    Ok(found)
+}
+
+/// A receiver whose namespace is not held entered the graph after the closure was locked, or left it.
+fn are_held<'a, D: Dentry>(
+    locks: &WriteSet<D>,
+    group: &Arc<Group<D>>,
+    mut found: impl Iterator<Item = &'a Arc<Mount<D>>>,
+) -> Result<(), Missing<D>> {
+    if found.all(|mount| locks.namespace_of(mount).is_some()) {
+        return Ok(());
+    }
+    Err(Missing::Receivers(Arc::clone(group)))
 }
 
 fn frame<D: Dentry>(locks: &WriteSet<D>, group: Arc<Group<D>>, set: usize, first: Slot) -> Frame<D> {

@@ -20,8 +20,16 @@ use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, pin};
 
 use crate::graph::{is_shared, leave_graph, missing_groups};
-use crate::receivers::receivers;
+use crate::receivers::depth_first;
 use crate::{Error, Retry};
+
+/// What goes.
+struct Plan<D: Dentry> {
+    /// In the order in which they leave the propagation graph.
+    leaving: Vec<Arc<Mount<D>>>,
+    /// Children before parents.
+    going: Vec<Going<D>>,
+}
 
 /// A mount that goes, and what slides down into its place.
 struct Going<D: Dentry> {
@@ -38,12 +46,12 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
         return Err(Error::Busy.into());
     }
     let removed = alloc::vec![Arc::clone(mount)];
-    let going = plan(locks, removed, true)?;
-    let all: Vec<_> = going.iter().map(|going| (Arc::clone(&going.mount), 0)).collect();
+    let plan = plan(locks, removed, true)?;
+    let all: Vec<_> = plan.leaving.iter().map(|mount| (Arc::clone(mount), 0)).collect();
     if !locks.condemn_if_idle(&all) {
         return Err(Error::Busy.into());
     }
-    Ok(commit(locks, going, Leave::Dead) - 1)
+    Ok(commit(locks, plan, Leave::Dead) - 1)
 }
 
 /// Removes `mount` and everything below it, now, whoever uses it. Returns the number of mounts that went along
@@ -54,8 +62,8 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
     let removed = locks.subtree(mount);
     let own = removed.len();
-    let going = plan(locks, removed, true)?;
-    Ok(commit(locks, going, Leave::Detached) - own)
+    let plan = plan(locks, removed, true)?;
+    Ok(commit(locks, plan, Leave::Detached) - own)
 }
 
 /// Removes everything in `ns`, without propagation, and dissolves it: the end of a namespace. Returns how many mounts it
@@ -65,8 +73,8 @@ pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 /// `ENOMEM`. Also: missing locks.
 pub fn dissolve<D: Dentry>(locks: &mut WriteSet<D>, ns: &Arc<MntNamespace<D>>) -> Result<usize, Retry<D>> {
     let removed = locks.root(ns).cloned().map_or(Vec::new(), |root| locks.subtree(&root));
-    let going = plan(locks, removed, false)?;
-    let gone = commit(locks, going, Leave::Detached);
+    let plan = plan(locks, removed, false)?;
+    let gone = commit(locks, plan, Leave::Detached);
     locks.dissolve(ns);
     Ok(gone)
 }
@@ -89,16 +97,16 @@ pub fn detach_from<D: Dentry>(
     }
     let mut seen = BTreeSet::new();
     removed.retain(|mount| seen.insert(mount.unique_id()));
-    let going = plan(locks, removed, false)?;
-    Ok(commit(locks, going, Leave::Detached))
+    let plan = plan(locks, removed, false)?;
+    Ok(commit(locks, plan, Leave::Detached))
 }
 
-/// All that goes, children before parents.
+/// All that goes.
 fn plan<D: Dentry>(
     locks: &mut WriteSet<D>,
     removed: Vec<Arc<Mount<D>>>,
     propagates: bool,
-) -> Result<Vec<Going<D>>, Retry<D>> {
+) -> Result<Plan<D>, Retry<D>> {
     let mut fates = Fates { known: BTreeMap::new() };
     for mount in &removed {
         fates.known.insert(mount.unique_id(), Fate { goes: true, wholly: true });
@@ -108,20 +116,16 @@ fn plan<D: Dentry>(
     for candidate in &candidates {
         fates.decide(locks, candidate, &eligible);
     }
-    let along = candidates.into_iter().rev().filter(|mount| fates.goes(mount));
-    let mut going: Vec<Arc<Mount<D>>> = removed.into_iter().chain(along).collect();
-    let missing = missing_groups(locks, &going);
+    let along = in_order(locks, &removed, candidates.into_iter().rev().filter(|mount| fates.goes(mount)));
+    let leaving: Vec<Arc<Mount<D>>> = removed.into_iter().chain(along).collect();
+    let missing = missing_groups(locks, &leaving);
     if !missing.is_empty() {
         return Err(Retry::With(missing));
     }
-    locks.reserve_ended(going.len())?;
-    // Children before parents. Stable: equals keep Linux's order.
-    let mut depths: Vec<(usize, Arc<Mount<D>>)> =
-        going.drain(..).map(|mount| (depth(locks, &mount), mount)).collect();
-    depths.sort_by_key(|(depth, _)| core::cmp::Reverse(*depth));
-    let mut plan = Vec::new();
-    plan.try_reserve_exact(depths.len()).map_err(|_| Error::NoMemory)?;
-    for (_, mount) in depths {
+    locks.reserve_ended(leaving.len())?;
+    let mut going = Vec::new();
+    going.try_reserve_exact(leaving.len()).map_err(|_| Error::NoMemory)?;
+    for mount in departing(locks, &leaving, &fates) {
         let slides = match survivor(locks, &mount, &fates) {
             Some(upper) => {
                 let parent =
@@ -132,9 +136,38 @@ fn plan<D: Dentry>(
             }
             None => None,
         };
-        plan.push(Going { mount, slides });
+        going.push(Going { mount, slides });
     }
-    Ok(plan)
+    Ok(Plan { leaving, going })
+}
+
+/// `along`, the counterparts that go, in the order in which they leave the graph: first those on which nothing is left
+/// when their turn comes, then the others, each followed by those of its ancestors that are still there.
+fn in_order<D: Dentry>(
+    locks: &WriteSet<D>,
+    removed: &[Arc<Mount<D>>],
+    along: impl Iterator<Item = Arc<Mount<D>>>,
+) -> Vec<Arc<Mount<D>>> {
+    let mut gone: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
+    let mut order = Vec::new();
+    let mut later = Vec::new();
+    for mount in along {
+        if locks.children(&mount).all(|child| gone.contains(&child.unique_id())) {
+            gone.insert(mount.unique_id());
+            order.push(mount);
+        } else {
+            later.push(mount);
+        }
+    }
+    let mut waiting: BTreeSet<u64> = later.iter().map(|mount| mount.unique_id()).collect();
+    for mount in later {
+        let mut at = Some(mount);
+        while let Some(mount) = at.filter(|mount| waiting.remove(&mount.unique_id())) {
+            at = locks.parent(&mount).cloned();
+            order.push(mount);
+        }
+    }
+    order
 }
 
 /// The counterparts of `removed` in the receivers of their parents, each once.
@@ -148,12 +181,12 @@ fn candidates<D: Dentry>(
     for mount in removed {
         let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) else { continue };
         let on = locks.mountpoint(mount).expect("it has a parent");
-        match receivers(locks, parent) {
+        match depth_first(locks, parent) {
             Err(closure) => missing.push(closure),
             Ok(receivers) => found.extend(
                 receivers
                     .iter()
-                    .filter_map(|receiver| locks.child_at(&receiver.mount, on))
+                    .filter_map(|receiver| locks.child_at(receiver, on))
                     .filter(|mount| seen.insert(mount.unique_id())),
             ),
         }
@@ -215,20 +248,42 @@ fn survivor<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, fates: &Fates
         .find(|upper| !fates.goes(upper))
 }
 
-fn depth<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> usize {
-    core::iter::successors(locks.parent(mount), |mount| locks.parent(mount)).count()
+/// `leaving` with children before parents.
+///
+/// What slides down comes last among the children of its new parent, so the order of those is that of `leaving`: of the
+/// mounts on whose roots they were. Mounts that go and hang together leave one place between them, so one at most slides
+/// into it.
+fn departing<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>], fates: &Fates) -> Vec<Arc<Mount<D>>> {
+    let lowest = |mount: &Arc<Mount<D>>| {
+        let above = core::iter::successors(Some(mount), |mount| locks.parent(mount));
+        let going = above.take_while(|mount| fates.goes(mount));
+        going.fold((0, 0), |(count, _), mount| (count + 1, mount.unique_id()))
+    };
+    let mut ranks: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut keyed = Vec::new();
+    for (rank, mount) in leaving.iter().enumerate() {
+        let (depth, root) = lowest(mount);
+        if locks.overmount(mount).is_some_and(|upper| !fates.goes(&upper)) {
+            ranks.insert(root, rank);
+        }
+        keyed.push((root, depth, mount));
+    }
+    keyed.sort_by_key(|(root, depth, _)| (ranks.get(root), *root, core::cmp::Reverse(*depth)));
+    keyed.into_iter().map(|(_, _, mount)| Arc::clone(mount)).collect()
 }
 
 /// Removes them. Returns how many.
-fn commit<D: Dentry>(locks: &mut WriteSet<D>, going: Vec<Going<D>>, how: Leave) -> usize {
+fn commit<D: Dentry>(locks: &mut WriteSet<D>, Plan { leaving, going }: Plan<D>, how: Leave) -> usize {
     let count = going.len();
-    let goes: BTreeSet<u64> = going.iter().map(|going| going.mount.unique_id()).collect();
+    let goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
+    for mount in &leaving {
+        leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
+    }
     let mut changes: BTreeMap<_, (Arc<MntNamespace<D>>, usize)> = BTreeMap::new();
     for Going { mount, slides } in &going {
         let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
         let weight = if slides.is_some() { 2 } else { 1 };
         changes.entry(ns.id()).or_insert_with(|| (Arc::clone(ns), 0)).1 += weight;
-        leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
     }
     let guard = pin();
     for (ns, weight) in changes.values() {

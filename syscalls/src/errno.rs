@@ -27,7 +27,7 @@ macro_rules! names {
     };
 }
 
-names! { EBUSY EEXIST EINVAL ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTEMPTY EPERM EROFS EXDEV }
+names! { EAGAIN EBUSY EEXIST EINVAL ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTEMPTY EPERM EROFS EXDEV }
 
 impl Errno {
     /// The number.
@@ -51,6 +51,9 @@ impl From<WalkError> for Errno {
             WalkError::NotDirectory => Errno::ENOTDIR,
             WalkError::Loop => Errno::ELOOP,
             WalkError::NameTooLong => Errno::ENAMETOOLONG,
+            WalkError::Leaves => Errno::EXDEV,
+            WalkError::Again => Errno::EAGAIN,
+            WalkError::BadFlags => Errno::EINVAL,
             WalkError::NoLastName => Errno::EBUSY,
         }
     }

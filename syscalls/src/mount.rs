@@ -48,7 +48,7 @@ pub fn mount<D: Dentry>(
     ns.make_room().map_err(Error::from)?;
     if flags & abi::MS_REMOUNT != 0 {
         // The superblock's own flags are not the table's; what a mount has of them is the per-mount part.
-        return set_flags(&ns, &target, mount_flags(flags));
+        return set_flags(&ns, &target, flags);
     }
     if flags & abi::MS_BIND != 0 {
         return bind(task, &ns, source, &target, flags & abi::MS_REC != 0);
@@ -217,14 +217,17 @@ fn own_mount<D: Dentry>(
     if locks.is_in(mount, ns) && Arc::ptr_eq(mount.root(), dentry) { Ok(()) } else { Err(Error::Invalid) }
 }
 
-fn set_flags<D: Dentry>(
-    ns: &Arc<MntNamespace<D>>,
-    target: &Position<D>,
-    flags: MountFlags,
-) -> Result<Done, Errno> {
+fn set_flags<D: Dentry>(ns: &Arc<MntNamespace<D>>, target: &Position<D>, flags: u32) -> Result<Done, Errno> {
+    const TIMES: MountFlags = MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
+    let says_times = abi::MS_NOATIME | abi::MS_NODIRATIME | abi::MS_RELATIME | abi::MS_STRICTATIME;
     let done = with_locks(LockPlan::new(ns), |locks| {
         own_mount(locks, ns, target)?;
-        locks.set_flags(&target.0, flags);
+        let mut new = mount_flags(flags);
+        if flags & says_times == 0 {
+            // A remount that does not speak of access times leaves them as they are.
+            new = new.difference(TIMES) | target.0.flags().intersection(TIMES);
+        }
+        locks.set_flags(&target.0, new);
         Ok(Done::default())
     });
     done.map_err(Errno::from)

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 use mnt_table::walk::{Last, walk_to_change};
-use mnt_table::{Dentry, LockPlan};
+use mnt_table::{Dentry, LockPlan, SuperBlock};
 use propagate::umount::{detach, umount as remove};
 use propagate::{Error, with_locks};
 
@@ -17,11 +17,12 @@ pub struct Done {
     pub propagated: usize,
 }
 
-/// umount2(2). A plain umount has shut the file system down when it returns, if this was its last mount.
+/// umount2(2). A plain umount has shut the file system down when it returns, if this was its last mount. A plain umount
+/// of the mount that the caller's root is on makes its file system read-only instead.
 ///
 /// # Errors
 /// `EINVAL`: unknown flags; not the root of a mount of the caller's namespace, or its root mount. `EBUSY`: children or
-/// users, here or at a counterpart. Those of the walk. `ENOMEM`.
+/// users, here or at a counterpart; a root's file system that is written to. Those of the walk. `ENOMEM`.
 pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<Done, Errno> {
     let known = abi::MNT_FORCE | abi::MNT_DETACH | abi::UMOUNT_NOFOLLOW;
     if flags & !known != 0 {
@@ -34,10 +35,22 @@ pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<D
     }
     let ns = task.namespace();
     let propagated = with_locks(LockPlan::new(&ns), |locks| {
-        if !locks.is_in(&mount, &ns) || locks.is_locked(&mount) || locks.parent(&mount).is_none() {
+        if !locks.is_in(&mount, &ns) || locks.is_locked(&mount) {
             return Err(Error::Invalid.into());
         }
-        if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) }
-    });
-    Ok(Done { propagated: propagated? })
+        if flags & abi::MNT_DETACH == 0 && Arc::ptr_eq(&task.fs().root().0, &mount) {
+            return Ok(None);
+        }
+        if locks.parent(&mount).is_none() {
+            return Err(Error::Invalid.into());
+        }
+        let removed =
+            if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) };
+        removed.map(Some)
+    })?;
+    match propagated {
+        Some(propagated) => Ok(Done { propagated }),
+        None if mount.super_block().make_read_only() => Ok(Done::default()),
+        None => Err(Errno::EBUSY),
+    }
 }

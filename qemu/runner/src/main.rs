@@ -7,6 +7,7 @@
 //! | `qemu`, `qmp`, `accel` | the virtual machine: command line, console, watchdog; its monitor; how it is accelerated |
 //! | `test`, `step` | the checks, each a command with a title |
 //! | `loom`, `loom_fix`, `bench` | the models, with a corrected loom under them; and the benches |
+//! | `oracle` | the comparison with the running Linux |
 //! | `project`, `install` | folders, cargo calls and toolchains; what is missing and how to get it |
 //!
 //! Exit status: 0 if all went well, 1 if something failed, 2 for bad input (nothing was booted), 124 for a guest that
@@ -18,6 +19,7 @@ mod host_tree;
 mod install;
 mod loom;
 mod loom_fix;
+mod oracle;
 mod project;
 mod qemu;
 mod qmp;
@@ -41,6 +43,7 @@ enum Command {
     Test(test::Args),
     Loom(loom::Args),
     Bench(bench::Args),
+    Oracle(oracle::Args),
 }
 
 /// The user's mistake: one line, exit status 2.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Loom(args) => loom::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Oracle(args) => oracle::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -110,6 +110,11 @@ fn steps() -> Result<Vec<Step>> {
             "unit, property and doc tests".to_owned(),
             host("test --release --workspace --exclude kernel --exclude loom-tests"),
         ),
+        (
+            "oracle: two seeds and a drawn one".to_owned(),
+            own(&["oracle", "--seed", "1", "--seed", "2", "--random", "--ops", "20000"])?,
+        ),
+        ("oracle: the scripts on Linux".to_owned(), scripts()?),
         ("loom models".to_owned(), own(&["loom"])?),
         ("Miri on mnt-table".to_owned(), miri),
         ("builds without std".to_owned(), no_std),
@@ -122,6 +127,19 @@ fn steps() -> Result<Vec<Step>> {
         }
     }
     Ok(steps.into_iter().map(|(title, command)| Step { title, command }).collect())
+}
+
+/// The scripts that say what Linux answers, on Linux.
+fn scripts() -> Result<Command> {
+    let folder = project::root().join("syscalls/tests/cases");
+    let mut command = own(&["oracle", "--scripts"])?;
+    let files = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = files.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "case"));
+    ensure!(!paths.is_empty(), "there are no scripts in {}", folder.display());
+    paths.sort();
+    command.args(paths);
+    Ok(command)
 }
 
 /// This program with another subcommand.
@@ -143,6 +161,8 @@ mod tests {
             "cargo fmt --all --check",
             "clippy --workspace --exclude kernel --all-targets -- --deny warnings",
             "test --release --workspace",
+            " oracle --seed 1 --seed 2 --random",
+            " oracle --scripts",
             " loom",
             "miri test --package mnt-table",
             "--package tmpfs --package stress --no-default-features",

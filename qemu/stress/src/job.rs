@@ -149,8 +149,7 @@ impl Run<'_> {
         // Nobody else locks it during a round, so it may be taken out.
         let (mut rng, mut done, files, mut lookups) = {
             let mut worker = self.workers[index].lock();
-            let rng = SmallRng::from_rng(&mut worker.rng);
-            (rng, worker.writer, worker.files.take(), worker.lookups)
+            (worker.rng.clone(), worker.writer, worker.files.take(), worker.lookups)
         };
         let reader = Reader { world, arenas, covers };
         let files = files.unwrap_or_else(|| Files::new(index));
@@ -173,7 +172,7 @@ impl Run<'_> {
         }
         done = writer.done;
         let mut worker = self.workers[index].lock();
-        (worker.writer, worker.files, worker.lookups) = (done, Some(writer.files), lookups);
+        *worker = Worker { rng, writer: done, files: Some(writer.files), lookups };
     }
 
     fn report(&self, result: Result<(), String>) {

@@ -125,6 +125,11 @@ impl SuperBlock for TmpSuperBlock {
         &self.active
     }
 
+    fn make_read_only(&self) -> bool {
+        self.set_read_only(true);
+        true
+    }
+
     /// Takes the tree apart: marks every directory removed, unlinks every entry and forgets every place, so that all of
     /// it is free after one grace period but for what somebody still has a handle of.
     ///

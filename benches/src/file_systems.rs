@@ -1,0 +1,40 @@
+//! The instances that `mount(2)` mounts: one that is there, and new ones.
+
+use mnt_table::dentry::SuperBlockRef;
+use syscalls::{Errno, FileSystems};
+use tmpfs::TmpDentry;
+
+use crate::namespace::fresh_tmpfs;
+
+/// The file systems of one namespace, so that namespaces share no superblock.
+pub struct Instances {
+    dev: u32,
+    prepared: SuperBlockRef<TmpDentry>,
+}
+
+impl Instances {
+    /// The type of the instance that is there.
+    pub const PREPARED: &[u8] = b"prepared";
+    /// The type of new instances.
+    pub const FRESH: &[u8] = b"tmpfs";
+
+    /// Instances that say they are `dev`.
+    pub fn new(dev: u32) -> Self {
+        Instances { dev, prepared: SuperBlockRef::new(fresh_tmpfs(dev)) }
+    }
+}
+
+impl FileSystems<TmpDentry> for Instances {
+    fn get_tree(
+        &self,
+        fs_type: &[u8],
+        _: Option<&[u8]>,
+        _: &[u8],
+    ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
+        match fs_type {
+            Self::PREPARED => Ok(SuperBlockRef::new(self.prepared.root().clone())),
+            Self::FRESH => Ok(SuperBlockRef::new(fresh_tmpfs(self.dev))),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+}

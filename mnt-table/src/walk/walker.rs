@@ -1,0 +1,275 @@
+//! The steps of a walk: down by names, up by `..`, across mounts, by links.
+
+use alloc::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Last, Resolve, WalkError};
+use crate::dentry::Dentry;
+use crate::mount::{Mount, MountFlags};
+use crate::namespace::MntNamespace;
+use crate::reclaim::Guard;
+use crate::sync::planted;
+use crate::write_set::WriteSet;
+
+/// Symbolic links that one walk follows.
+const LINKS_MAX: u32 = 40;
+
+/// Bytes of one name.
+const NAME_MAX: usize = 255;
+
+/// Why a walk stopped.
+pub(super) enum Stop {
+    Again,
+    Failed(WalkError),
+}
+
+impl From<WalkError> for Stop {
+    fn from(error: WalkError) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+/// A walk under way.
+pub(super) struct Walker<'w, D: Dentry> {
+    pub(super) mount: &'w Mount<D>,
+    pub(super) dentry: &'w Arc<D>,
+    pub(super) root: (&'w Mount<D>, &'w Arc<D>),
+    pub(super) ns: Option<&'w MntNamespace<D>>,
+    pub(super) sample: u64,
+    pub(super) links: u32,
+    pub(super) resolve: Resolve,
+    pub(super) guard: &'w Guard,
+    /// The locks of a walk in its last resort; see [`lock_domains`].
+    pub(super) locks: Option<Option<&'w WriteSet<D>>>,
+}
+
+impl<'w, D: Dentry> Walker<'w, D> {
+    /// Begins a segment in the namespace of `self.mount`.
+    pub(super) fn enter(&mut self) {
+        loop {
+            self.ns = self.mount.domain(self.guard);
+            let Some(ns) = self.ns else { return };
+            self.sample = ns.seq.sample();
+            // [Home]: without the second look a walk could pair the old namespace with its new sequence, and validate
+            // a wrong miss.
+            let again = self.mount.domain(self.guard);
+            if again.is_some_and(|again| core::ptr::eq(again, ns)) || planted("enter_without_second_look") {
+                return;
+            }
+        }
+    }
+
+    /// Whether this segment's namespace is one that a walk in its last resort holds.
+    pub(super) fn is_covered(&self) -> bool {
+        match (self.locks, self.ns) {
+            (None, _) | (_, None) => true,
+            (Some(locks), Some(ns)) => locks.is_some_and(|locks| locks.holds(ns)),
+        }
+    }
+
+    /// Whether what was seen in this segment may be believed.
+    #[inline]
+    pub(super) fn is_valid(&self) -> bool {
+        (self.ns.is_none_or(|ns| ns.seq.unchanged(self.sample)) || planted("no_validation"))
+            && (self.mount.is_sound() || planted("no_state_test"))
+    }
+
+    /// Walks `path`; `self` is then where it ended. Returns the last name with [`Last::Parent`].
+    pub(super) fn run(&mut self, path: &'w [u8], last: Last) -> Result<&'w [u8], Stop> {
+        // What is left to walk, innermost link last.
+        let mut rest: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
+        rest.push(path);
+        let mut must_be_dir = false;
+        while let Some(text) = rest.pop() {
+            let (name, tail) = split(text);
+            // What follows the last name, slashes apart: nothing here, and nothing in the outer paths.
+            let slash = !tail.is_empty();
+            let tail = trim(tail);
+            let is_last = tail.is_empty() && rest.iter().all(|outer| trim(outer).is_empty());
+            if !tail.is_empty() {
+                rest.push(tail);
+            }
+            if name.is_empty() {
+                continue;
+            }
+            self.need_dir()?;
+            if name.len() > NAME_MAX {
+                return Err(WalkError::NameTooLong.into());
+            }
+            if is_last && last == Last::Parent {
+                return if matches!(name, b"." | b"..") {
+                    Err(WalkError::NoLastName.into())
+                } else {
+                    Ok(name)
+                };
+            }
+            must_be_dir = is_last && (slash || rest.iter().any(|outer| !outer.is_empty()));
+            match name {
+                b"." => continue,
+                b".." => {
+                    self.climb()?;
+                    continue;
+                }
+                _ => {}
+            }
+            let directory = (self.mount, self.dentry);
+            self.dentry = self.dentry.lookup(name, self.guard).map_err(WalkError::from)?;
+            self.cross()?;
+            let follow = !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
+            if !core::ptr::eq(directory.0, self.mount) || !follow {
+                continue;
+            }
+            if let Some(target) = self.dentry.symlink() {
+                self.links += 1;
+                if self.resolve.contains(Resolve::NO_SYMLINKS)
+                    || self.links > LINKS_MAX
+                    || self.mount.flags().contains(MountFlags::NOSYMFOLLOW)
+                {
+                    return Err(WalkError::Loop.into());
+                }
+                if target.is_empty() {
+                    return Err(WalkError::NotFound.into());
+                }
+                if target[0] == b'/' {
+                    self.jump_to_root()?;
+                } else {
+                    self.dentry = directory.1;
+                }
+                if slash && is_last {
+                    // The link's target must be a directory, as the link had to be.
+                    rest.push(b"/");
+                }
+                rest.push(target);
+            }
+        }
+        if last == Last::Parent {
+            return Err(WalkError::NoLastName.into());
+        }
+        if must_be_dir {
+            self.need_dir()?;
+        }
+        if matches!(last, Last::FollowAndCross | Last::NoFollowAndCross) {
+            self.cross()?;
+        }
+        Ok(b"")
+    }
+
+    fn need_dir(&self) -> Result<(), Stop> {
+        if self.dentry.is_dir() { Ok(()) } else { Err(WalkError::NotDirectory.into()) }
+    }
+
+    /// To the top of what is mounted here (D1).
+    #[inline]
+    fn cross(&mut self) -> Result<(), Stop> {
+        while self.dentry.mounted_here().is_mountpoint() {
+            let Some(ns) = self.ns else { return Ok(()) };
+            let hit = ns.lookup_mnt(self.mount, self.dentry, self.guard);
+            // For a hit and for a miss: a walk that goes on from what a change is moving could go in circles.
+            if !ns.seq.unchanged(self.sample) && !planted("no_validation") {
+                return Err(Stop::Again);
+            }
+            let Some(mount) = hit else { return Ok(()) };
+            self.may_change_mount()?;
+            self.mount = mount;
+            self.dentry = mount.root();
+        }
+        Ok(())
+    }
+
+    /// `..` (U1 to U7).
+    fn climb(&mut self) -> Result<(), Stop> {
+        let (mut mount, mut dentry) = (self.mount, self.dentry);
+        let at_root = |mount: &Mount<D>, dentry: &Arc<D>| {
+            core::ptr::eq(mount, self.root.0) && Arc::ptr_eq(dentry, self.root.1)
+        };
+        loop {
+            if at_root(mount, dentry) {
+                if self.resolve.contains(Resolve::BENEATH) {
+                    return Err(WalkError::Leaves.into());
+                }
+                break; // U1, U3: stay where we were.
+            }
+            if !Arc::ptr_eq(dentry, mount.root()) {
+                // U2. A dentry without a parent that is not its mount's root was removed: it is its own parent.
+                let parent = dentry.parent(self.guard).map_or(dentry, |(_, parent)| parent);
+                // U5: the directory was moved out of what this mount shows.
+                if mount.root().parent(self.guard).is_some()
+                    && !mount.root().is_ancestor_of(parent, self.guard)
+                {
+                    return Err(WalkError::NotFound.into());
+                }
+                if !core::ptr::eq(self.mount, mount) {
+                    self.may_change_mount()?;
+                }
+                (self.mount, self.dentry) = (mount, parent);
+                break;
+            }
+            match mount.up(self.guard) {
+                Some(up) => (mount, dentry) = up,
+                None => break, // U3, U7: the top of the tree: stay where we were.
+            }
+            if self.ns.is_some_and(|ns| !ns.seq.unchanged(self.sample)) && !planted("no_validation") {
+                return Err(Stop::Again);
+            }
+        }
+        if self.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT) && !self.is_inside() {
+            // A rename took the directory out; its new parents would lead past the walk's root.
+            return Err(WalkError::Again.into());
+        }
+        self.cross() // U4
+    }
+
+    fn may_change_mount(&self) -> Result<(), Stop> {
+        if self.resolve.contains(Resolve::NO_XDEV) { Err(WalkError::Leaves.into()) } else { Ok(()) }
+    }
+
+    /// Whether the walk is at its root or below it.
+    fn is_inside(&self) -> bool {
+        let (mut mount, mut dentry) = (self.mount, self.dentry);
+        while !core::ptr::eq(mount, self.root.0) {
+            let Some(up) = mount.up(self.guard) else { return false };
+            (mount, dentry) = up;
+            if self.ns.is_some_and(|ns| !ns.seq.unchanged(self.sample)) {
+                return false;
+            }
+        }
+        self.root.1.is_ancestor_of(dentry, self.guard)
+    }
+
+    /// An absolute link.
+    fn jump_to_root(&mut self) -> Result<(), Stop> {
+        if self.resolve.contains(Resolve::BENEATH) {
+            return Err(WalkError::Leaves.into());
+        }
+        if !core::ptr::eq(self.mount, self.root.0) {
+            self.may_change_mount()?;
+        }
+        if !self.is_valid() {
+            return Err(Stop::Again);
+        }
+        let same = self.ns;
+        (self.mount, self.dentry) = self.root;
+        let sample = self.sample;
+        self.enter();
+        // In the same namespace the segment goes on: what came before the jump still has to hold.
+        let left = match (same, self.ns) {
+            (Some(a), Some(b)) => core::ptr::eq(a, b) && sample != self.sample,
+            _ => false,
+        };
+        if left || !self.is_covered() { Err(Stop::Again) } else { Ok(()) }
+    }
+}
+
+/// The first name of `path`, and what follows it.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let path = trim(path);
+    let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+    path.split_at(end)
+}
+
+/// `path` without slashes in front.
+fn trim(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    &path[start..]
+}

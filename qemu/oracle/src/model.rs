@@ -1,0 +1,231 @@
+//! The crates of this project as an executor, in this process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Result, anyhow};
+use linux_raw_sys::general as abi;
+use mnt_table::dentry::SuperBlockRef;
+use mnt_table::walk::{Last, walk_to_change};
+use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use propagate::receivers::depth_first;
+use propagate::{Retry, with_locks};
+use syscalls::listing::mountinfo;
+use syscalls::mount::mount;
+use syscalls::pivot_root::pivot_root;
+use syscalls::umount::umount2;
+use syscalls::{Errno, FileSystems, Show, Task};
+use tmpfs::{Options, TmpDentry, TmpSuperBlock};
+
+use crate::{Answer, Call, DIRECTORIES, Executor, Step, Views};
+
+/// Tasks in namespaces of in-memory file systems. Task 0 exists from the start: its root is a file system with the fixed
+/// directories, mounted over the hidden root of its namespace.
+pub struct Model {
+    tasks: Vec<Option<Task<TmpDentry>>>,
+    files: Files,
+    /// Whether copies of namespaces forget which mounts are unbindable, as Linux 6.18 does.
+    forgets_unbindable: bool,
+}
+
+/// File systems: each mount is of a fresh one.
+struct Files {
+    next: AtomicU32,
+}
+
+impl Files {
+    fn fresh(&self) -> Result<SuperBlockRef<TmpDentry>, Errno> {
+        // Relaxed: a number.
+        let dev = self.next.fetch_add(1, Ordering::Relaxed);
+        let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
+        let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
+        let held = SuperBlockRef::new(Arc::clone(&root));
+        for path in DIRECTORIES {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = match above {
+                "" => Arc::clone(&root),
+                above => root.lookup(above.as_bytes(), &pin()).map(Arc::clone).map_err(|_| Errno::ENOENT)?,
+            };
+            parent.mkdir(name.as_bytes()).map_err(|_| Errno::ENOMEM)?;
+        }
+        Ok(held)
+    }
+}
+
+impl FileSystems<TmpDentry> for Files {
+    fn get_tree(
+        &self,
+        fs_type: &[u8],
+        _source: Option<&[u8]>,
+        _data: &[u8],
+    ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
+        if fs_type == b"tmpfs" { self.fresh() } else { Err(Errno::ENODEV) }
+    }
+}
+
+impl Show<TmpDentry> for Files {
+    fn device(&self, root: &Arc<TmpDentry>) -> (u32, u32) {
+        (0, root.super_block().dev())
+    }
+
+    fn fs_type(&self, root: &Arc<TmpDentry>) -> Vec<u8> {
+        root.super_block().fs_type().to_vec()
+    }
+
+    fn options(&self, root: &Arc<TmpDentry>) -> Vec<u8> {
+        if root.super_block().is_read_only() { b"ro".to_vec() } else { b"rw".to_vec() }
+    }
+
+    fn root_name(&self, _root: &Arc<TmpDentry>) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Model {
+    /// One task alone in a namespace.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new() -> Result<Self> {
+        let files = Files { next: AtomicU32::new(1) };
+        let failed = |what| move |_| anyhow!("the mount table cannot make {what}");
+        let ns = MntNamespace::new(Kind::Ordinary).map_err(failed("a namespace"))?;
+        let (hidden, base) = (files.fresh()?, files.fresh()?);
+        let mut locks = WriteSet::one(&ns);
+        let spec = |root: &SuperBlockRef<TmpDentry>| MountSpec {
+            root: Arc::clone(root.root()),
+            flags: MountFlags::RELATIME,
+            source: Arc::from(&b"none"[..]),
+        };
+        let top = locks.new_mount(&ns, spec(&hidden)).map_err(|_| anyhow!("out of memory"))?;
+        locks.attach_root(&ns, &top);
+        let root = locks.new_mount(&ns, spec(&base)).map_err(|_| anyhow!("out of memory"))?;
+        let joint = locks.prepare(&root, &top, top.root()).map_err(|_| anyhow!("out of memory"))?;
+        locks.attach(&root, joint, &pin());
+        drop(locks);
+        let at = root.keep(&pin()).map_err(|_| anyhow!("a fresh mount is busy"))?;
+        let task = Task::new(&ns, &PathRef { mount: at, dentry: Arc::clone(root.root()) })?;
+        Ok(Model { tasks: vec![Some(task)], files, forgets_unbindable: false })
+    }
+
+    /// As [`Model::new`], to be compared with Linux 6.18; see the crate's header.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn beside_linux() -> Result<Self> {
+        Ok(Model { forgets_unbindable: true, ..Self::new()? })
+    }
+
+    /// The numbers of the tasks that exist.
+    pub fn tasks(&self) -> impl Iterator<Item = usize> {
+        self.tasks.iter().enumerate().filter(|(_, task)| task.is_some()).map(|(number, _)| number)
+    }
+
+    /// All namespaces that have tasks, each once.
+    pub fn namespaces(&self) -> Vec<Arc<MntNamespace<TmpDentry>>> {
+        let mut found: Vec<Arc<MntNamespace<TmpDentry>>> = Vec::new();
+        for ns in self.tasks.iter().flatten().map(Task::namespace) {
+            if !found.iter().any(|other| Arc::ptr_eq(other, &ns)) {
+                found.push(ns);
+            }
+        }
+        found
+    }
+
+    /// Whether task `number` exists.
+    pub fn has(&self, number: usize) -> bool {
+        self.tasks.get(number).is_some_and(Option::is_some)
+    }
+
+    /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
+    /// of which Linux 6.18 does not ask whether they are in use.
+    pub(crate) fn umount_takes_chains(&self, number: usize, target: &str) -> bool {
+        let Some(Some(task)) = self.tasks.get(number) else { return false };
+        let Ok((mount, _)) = walk_to_change(task.fs(), target.as_bytes(), Last::FollowAndCross) else {
+            return false;
+        };
+        let found = with_locks(LockPlan::new(&task.namespace()), |locks| {
+            let (Some(parent), Some(on)) = (locks.parent(&mount), locks.mountpoint(&mount)) else {
+                return Ok(false);
+            };
+            let receivers = depth_first(locks, parent).map_err(|missing| Retry::With(vec![missing]))?;
+            let counterparts = receivers.iter().filter_map(|receiver| locks.child_at(receiver, on));
+            Ok(counterparts.into_iter().any(|counterpart| {
+                let children = locks.children(&counterpart).count();
+                children > 1 || (children == 1 && locks.overmount(&counterpart).is_none())
+            }))
+        });
+        found.unwrap_or(false)
+    }
+
+    fn call(&mut self, number: usize, call: &Call) -> Result<(), Errno> {
+        let task = self.tasks[number].as_ref().expect("the caller asked whether the task exists");
+        let mount = |source: &str, target: &str, fs_type: Option<&[u8]>, flags| {
+            mount(task, &self.files, Some(source.as_bytes()), target.as_bytes(), fs_type, flags, b"")
+                .map(|_| ())
+        };
+        let recursive = |on: &bool| if *on { abi::MS_REC } else { 0 };
+        match call {
+            Call::Mount { target } => mount("none", target, Some(b"tmpfs"), 0),
+            Call::Bind { source, target, recursive: all } => {
+                mount(source, target, None, abi::MS_BIND | recursive(all))
+            }
+            Call::Move { source, target } => mount(source, target, None, abi::MS_MOVE),
+            Call::Make { target, to, recursive: all } => {
+                mount("none", target, None, to.flag() | recursive(all))
+            }
+            Call::Remount { target, flags } => {
+                mount("none", target, None, abi::MS_REMOUNT | abi::MS_BIND | flags)
+            }
+            Call::Umount { target, lazy } => {
+                let flags = if *lazy { abi::MNT_DETACH } else { 0 };
+                umount2(task, target.as_bytes(), flags).map(|_| ())
+            }
+            Call::PivotRoot { new_root, put_old } => {
+                pivot_root(task, new_root.as_bytes(), put_old.as_bytes())
+            }
+            Call::Cd { path } => task.chdir(path.as_bytes()),
+            Call::Chroot { path } => task.chroot(path.as_bytes()),
+            Call::Unshare => {
+                task.unshare_mounts()?;
+                if self.forgets_unbindable {
+                    forget_unbindable(&task.namespace());
+                }
+                Ok(())
+            }
+            Call::Fork { child } => {
+                let child_task = task.fork();
+                if self.tasks.len() <= *child {
+                    self.tasks.resize_with(child + 1, || None);
+                }
+                self.tasks[*child] = Some(child_task);
+                Ok(())
+            }
+            Call::Exit => {
+                self.tasks[number] = None;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn forget_unbindable(ns: &Arc<MntNamespace<TmpDentry>>) {
+    let mut locks = WriteSet::one(ns);
+    let mounts: Vec<_> = locks.mounts(ns).cloned().collect();
+    mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
+}
+
+impl Executor for Model {
+    fn run(&mut self, step: &Step) -> Result<Answer> {
+        Ok(self.call(step.task, &step.call).map_or_else(|errno| Answer(errno.raw()), |()| Answer::OK))
+    }
+
+    fn views(&mut self) -> Result<Views> {
+        let see = |task: &Option<Task<TmpDentry>>| {
+            task.as_ref().map(|task| mountinfo(task, &self.files)).transpose()
+        };
+        let mut views = Views(self.tasks.iter().map(see).collect::<Result<_, _>>()?);
+        views.normalise();
+        Ok(views)
+    }
+}
