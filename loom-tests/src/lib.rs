@@ -44,6 +44,8 @@ pub mod lifetime;
 pub mod litmus;
 #[cfg(not(crossbeam_loom))]
 pub mod locks;
+#[cfg(crossbeam_loom)]
+pub mod quarantine;
 #[cfg(not(crossbeam_loom))]
 pub mod refs;
 #[cfg(not(crossbeam_loom))]

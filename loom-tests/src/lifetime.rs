@@ -19,7 +19,7 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![pin_vs_growth(), walk_vs_umount_and_flush(), last_put_and_flush()]
+    vec![pin_vs_growth(), last_put_and_flush(), walk_vs_umount_and_flush(), last_put_and_lookup()]
 }
 
 /// Rounds of flushes after which nothing is left, retirements of what was freed included.
@@ -185,5 +185,44 @@ fn last_put_and_flush() -> Model {
             epochs.end();
             world::check_file_systems([&r, &m]);
             "buried".to_owned()
+        })
+}
+
+/// The holder of the last reference puts it while the mount still has its place, and then looks there: what the put
+/// retired was not unlinked yet.
+fn last_put_and_lookup() -> Model {
+    model(Layer::Lifetime, "last_put_and_lookup")
+        .bound(2)
+        .expect_outcomes(["there", "leaving", "gone"])
+        .planted(["detached_life_dropped", "freed_at_once"])
+        .run(|| {
+            let epochs = Epochs::new();
+            let [r, m] = [FileSystem::new("r", ["a"]), FileSystem::new("m", [])];
+            let (ns, root) = namespace(&r);
+            let goes = mount(&ns, m.root(), &root, r.name(0));
+            let kept = world::path(&goes, m.root()).mount;
+            let detacher = epochs.spawn({
+                let ns = Arc::clone(&ns);
+                move || {
+                    detach(&ns, goes);
+                    pin().flush();
+                }
+            });
+            drop(kept);
+            pin().flush();
+            let seen = {
+                let guard = pin();
+                match ns.lookup_mnt(&root, r.name(0), &guard) {
+                    Some(found) if found.is_mounted() => "there",
+                    Some(_) => "leaving",
+                    None => "gone",
+                }
+            };
+            drop(detacher.join().unwrap());
+            drop(root);
+            dissolve([ns]);
+            epochs.end();
+            world::check_file_systems([&r, &m]);
+            seen.to_owned()
         })
 }

@@ -325,7 +325,9 @@ impl<D: Dentry> Mount<D> {
     /// Whether it is in some namespace; a moment's answer unless that namespace is locked.
     pub fn is_mounted(&self) -> bool {
         // Acquire [Home]: as in `domain`.
-        !self.ns.load(Ordering::Acquire).is_null()
+        let mounted = !self.ns.load(Ordering::Acquire).is_null();
+        self.memory.check();
+        mounted
     }
 
     /// Where it is attached: parent and mountpoint, read together; `None` for the root of a tree.
@@ -409,7 +411,6 @@ impl<D: Dentry> Mount<D> {
     ///
     /// Context: no lock of this crate held; may shut the superblock down, so may block.
     pub(crate) fn settle(&self) {
-        self.memory.check();
         let anchors = self.slow.lock();
         // Relaxed: written under `slow` since it was detached.
         if self.state.load(Ordering::Relaxed) != state::DETACHED {

@@ -507,9 +507,14 @@ impl<D: Dentry> Drop for WriteSet<D> {
                 }
                 Ended::Detached(mount) => {
                     if planted("detached_count_late") {
+                        mount.is_sound(); // Lets another thread in, as the end of a time slice would.
                         detached_into_raw(Arc::clone(&mount));
+                        mount.is_sound();
                     }
                     mount.settle();
+                    if planted("detached_life_dropped") {
+                        continue;
+                    }
                     // A last put that came before the edge was unlinked retired its count then, which may be too early
                     // for a reader that found the edge after that. This count lasts long enough for all.
                     pin().retire_arc(mount);
