@@ -126,7 +126,7 @@ impl Bag {
         }
     }
 
-    fn empty(mut self: Box<Self>) -> Freed {
+    fn empty(mut self) -> Freed {
         let mut freed = Freed::default();
         for Retired { object, free, bytes } in self.objects.drain(..) {
             // SAFETY: what `free` was made for; drained, so once.

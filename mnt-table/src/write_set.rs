@@ -24,7 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
@@ -56,7 +56,7 @@ pub struct LockPlan<D: Dentry> {
     groups: Vec<Arc<Group<D>>>,
     /// Groups whose receivers' namespaces are needed too, through all their slaves.
     closures: Vec<Arc<Group<D>>>,
-    namespaces: Vec<Arc<MntNamespace<D>>>,
+    namespaces: SmallVec<[Arc<MntNamespace<D>>; 2]>,
     tries: u32,
     escalated: bool,
 }
@@ -64,7 +64,7 @@ pub struct LockPlan<D: Dentry> {
 impl<D: Dentry> LockPlan<D> {
     /// A plan for a change of `ns`.
     pub fn new(ns: &Arc<MntNamespace<D>>) -> Self {
-        let namespaces = alloc::vec![Arc::clone(ns)];
+        let namespaces = smallvec![Arc::clone(ns)];
         LockPlan { groups: Vec::new(), closures: Vec::new(), namespaces, tries: 0, escalated: false }
     }
 
@@ -127,6 +127,9 @@ impl<D: Dentry> LockPlan<D> {
 
     /// Locks groups and closures in ascending stamp; `false` if one came too late and was noted for the next try.
     fn lock_groups(&mut self, set: &mut WriteSet<D>) -> bool {
+        if self.groups.is_empty() && self.closures.is_empty() {
+            return true;
+        }
         let mut waiting: Vec<(Arc<Group<D>>, bool)> = Vec::new();
         waiting.extend(self.groups.iter().map(|group| (Arc::clone(group), false)));
         waiting.extend(self.closures.iter().map(|group| (Arc::clone(group), true)));
@@ -160,6 +163,11 @@ impl<D: Dentry> LockPlan<D> {
     }
 
     fn lock_namespaces(&self, set: &mut WriteSet<D>) {
+        if let ([ns], true) = (&*self.namespaces, set.receiving.is_empty()) {
+            set.lock_namespace(Arc::clone(ns));
+            set.sort_homes();
+            return;
+        }
         let mut namespaces = core::mem::take(&mut set.receiving);
         namespaces.extend(self.namespaces.iter().cloned());
         // The same order for everybody.
@@ -211,7 +219,7 @@ pub struct WriteSet<D: Dentry> {
     /// Where the last look in `homes` ended.
     last_home: Cell<usize>,
     receiving: Vec<Arc<MntNamespace<D>>>,
-    ended: Vec<Ended<D>>,
+    ended: SmallVec<[Ended<D>; 2]>,
 }
 
 /// A mount that left its tree in this change.
@@ -230,7 +238,7 @@ impl<D: Dentry> WriteSet<D> {
             homes: SmallVec::new(),
             last_home: Cell::new(0),
             receiving: Vec::new(),
-            ended: Vec::new(),
+            ended: SmallVec::new(),
         }
     }
 

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 
 use mnt_table::tree::Joint;
 use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
+use smallvec::SmallVec;
 
 use crate::copy_tree::{Inside, NewTree, Standing, Step, copy_tree, places};
 use crate::graph::{is_shared, missing_groups};
@@ -64,7 +65,11 @@ pub fn attach<D: Dentry>(
             }
             let places = places(locks, &mounts);
             let standing = mounts.iter().map(|mount| Standing::of(mount)).collect();
-            (Some(mount), NewTree { mounts, places, standing, inner: Vec::new() }, Vec::new())
+            (
+                Some(mount),
+                NewTree { mounts: mounts.into(), places: places.into(), standing, inner: Vec::new() },
+                Vec::new(),
+            )
         }
     };
     let fresh = if moved.is_some() { 0 } else { tree.mounts.len() };
@@ -89,12 +94,13 @@ pub fn attach<D: Dentry>(
 
     // Nothing fails from here on.
     let delivered = copies.len();
-    for (ns, edges) in arriving(locks, &ns, tree.mounts.len(), &copies) {
-        locks.expect_edges(&ns, edges);
+    let arriving = arriving(locks, &ns, (tree.mounts.len(), if moved.is_some() { 2 } else { 1 }), &copies);
+    for (ns, edges, _) in &arriving {
+        locks.expect_edges(ns, *edges);
     }
     let guard = pin();
-    for ns in crowded(locks, &ns, moved.is_some(), &copies) {
-        locks.begin(&ns, &guard);
+    for (ns, ..) in arriving.iter().filter(|(_, _, visible)| *visible > 1) {
+        locks.begin(ns, &guard);
     }
     steps.into_iter().for_each(|step| step.commit(locks));
     match moved {
@@ -244,32 +250,29 @@ fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
     top
 }
 
-/// How many edges each namespace gets.
+/// How many edges each namespace gets, and how many changes a walk there can meet: above one they need a window.
+///
+/// `own` is what the namespace `ns` gets of what is attached itself.
+#[expect(clippy::type_complexity, reason = "a list of triples")]
 fn arriving<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
-    own: usize,
+    own: (usize, usize),
     copies: &[Copy<D>],
-) -> Vec<(Arc<MntNamespace<D>>, usize)> {
-    let mut arriving = BTreeMap::from([(ns.id(), (ns, own))]);
+) -> SmallVec<[(Arc<MntNamespace<D>>, usize, usize); 1]> {
+    let mut arriving: SmallVec<[(Arc<MntNamespace<D>>, usize, usize); 1]> = SmallVec::new();
+    arriving.push((Arc::clone(ns), own.0, own.1));
     for copy in copies {
         let home = locks.namespace_of(copy.root.parent()).expect("receivers are locked");
-        arriving.entry(home.id()).or_insert((home, 0)).1 += copy.tree.mounts.len();
+        arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1));
     }
-    arriving.into_values().map(|(ns, edges)| (Arc::clone(ns), edges)).collect()
-}
-
-/// The namespaces in which more than one edge changes that a walk can meet.
-fn crowded<D: Dentry>(
-    locks: &WriteSet<D>,
-    ns: &Arc<MntNamespace<D>>,
-    moved: bool,
-    copies: &[Copy<D>],
-) -> Vec<Arc<MntNamespace<D>>> {
-    let mut changes = BTreeMap::from([(ns.id(), (ns, if moved { 2 } else { 1 }))]);
-    for copy in copies {
-        let home = locks.namespace_of(copy.root.parent()).expect("receivers are locked");
-        changes.entry(home.id()).or_insert((home, 0)).1 += 1;
-    }
-    changes.into_values().filter(|(_, count)| *count > 1).map(|(ns, _)| Arc::clone(ns)).collect()
+    arriving.sort_unstable_by_key(|(ns, ..)| ns.id());
+    arriving.dedup_by(|next, kept| {
+        let same = Arc::ptr_eq(&next.0, &kept.0);
+        if same {
+            (kept.1, kept.2) = (kept.1 + next.1, kept.2 + next.2);
+        }
+        same
+    });
+    arriving
 }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use mnt_table::tree::Joint;
 use mnt_table::{Dentry, Group, MntNamespace, Mount, MountSpec, WriteSet};
+use smallvec::{SmallVec, smallvec};
 
 use crate::graph::{enslave, enslave_after, found_group, join_after};
 use crate::{Error, Retry};
@@ -65,11 +66,11 @@ pub type Inside<D> = Option<(usize, Arc<D>)>;
 /// A tree that nobody can see yet: its root is attached nowhere, its inner edges are prepared.
 pub struct NewTree<D: Dentry> {
     /// Parents before children; the root first.
-    pub mounts: Vec<Arc<Mount<D>>>,
+    pub mounts: SmallVec<[Arc<Mount<D>>; 1]>,
     /// Where each is attached.
-    pub places: Vec<Inside<D>>,
+    pub places: SmallVec<[Inside<D>; 1]>,
     /// What each will be.
-    pub standing: Vec<Standing<D>>,
+    pub standing: SmallVec<[Standing<D>; 1]>,
     /// The edges of all but the root, in the order of `mounts`.
     pub inner: Vec<Joint<D>>,
 }
@@ -78,9 +79,9 @@ impl<D: Dentry> NewTree<D> {
     /// A tree of one private mount.
     pub fn single(mount: Arc<Mount<D>>) -> Self {
         NewTree {
-            mounts: alloc::vec![mount],
-            places: alloc::vec![None],
-            standing: alloc::vec![Standing { group: None, has_master: false }],
+            mounts: smallvec![mount],
+            places: smallvec![None],
+            standing: smallvec![Standing { group: None, has_master: false }],
             inner: Vec::new(),
         }
     }
@@ -134,6 +135,9 @@ pub fn members<D: Dentry>(
 
 /// Where each of `mounts`, which are parents first as [`members`] returns them, is attached among them.
 pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<Inside<D>> {
+    if mounts.len() == 1 {
+        return alloc::vec![None];
+    }
     let index: BTreeMap<u64, usize> =
         mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)).collect();
     let inside = |mount: &Arc<Mount<D>>| {
@@ -156,8 +160,12 @@ pub fn copy_tree<D: Dentry>(
     root: &Arc<D>,
     ns: &Arc<MntNamespace<D>>,
 ) -> Result<NewTree<D>, Error> {
-    let mut tree =
-        NewTree { mounts: Vec::new(), places: places.to_vec(), standing: Vec::new(), inner: Vec::new() };
+    let mut tree = NewTree {
+        mounts: SmallVec::new(),
+        places: places.into(),
+        standing: SmallVec::new(),
+        inner: Vec::new(),
+    };
     tree.mounts.try_reserve_exact(originals.len()).map_err(|_| Error::NoMemory)?;
     tree.inner.try_reserve_exact(originals.len().saturating_sub(1)).map_err(|_| Error::NoMemory)?;
     for (original, place) in originals.iter().zip(places) {

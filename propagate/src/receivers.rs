@@ -45,6 +45,10 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     if !locks.holds_group(&group) {
         return Err(Missing::Receivers(group));
     }
+    let members = &locks.group(&group).members;
+    if members.len() == 1 && members.get(first).slaves.is_empty() {
+        return Ok(Vec::new()); // Nobody else is in the group, nor below it.
+    }
     let own = Arc::clone(&group);
     let mut found = Vec::new();
     let mut seen = BTreeSet::from([group.stamp()]);

@@ -20,7 +20,7 @@ use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, pin};
 
 use crate::graph::{is_shared, leave_graph, missing_groups};
-use crate::receivers::depth_first;
+use crate::receivers::{depth_first, receivers};
 use crate::{Error, Retry};
 
 /// What goes.
@@ -45,6 +45,14 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
     if !locks.is_leaf(mount) {
         return Err(Error::Busy.into());
     }
+    if concerns_nobody_else(locks, mount)? {
+        locks.reserve_ended(1)?;
+        if !locks.condemn_if_idle(&[(Arc::clone(mount), 0)]) {
+            return Err(Error::Busy.into());
+        }
+        leave_alone(locks, mount, Leave::Dead);
+        return Ok(0);
+    }
     let removed = alloc::vec![Arc::clone(mount)];
     let plan = plan(locks, removed, true)?;
     let all: Vec<_> = plan.leaving.iter().map(|mount| (Arc::clone(mount), 0)).collect();
@@ -60,6 +68,11 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 /// # Errors
 /// `ENOMEM`. Also: missing locks.
 pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
+    if locks.is_leaf(mount) && concerns_nobody_else(locks, mount)? {
+        locks.reserve_ended(1)?;
+        leave_alone(locks, mount, Leave::Detached);
+        return Ok(0);
+    }
     let removed = locks.subtree(mount);
     let own = removed.len();
     let plan = plan(locks, removed, true)?;
@@ -99,6 +112,27 @@ pub fn detach_from<D: Dentry>(
     removed.retain(|mount| seen.insert(mount.unique_id()));
     let plan = plan(locks, removed, false)?;
     Ok(commit(locks, plan, Leave::Detached))
+}
+
+/// Whether the end of `mount`, a leaf, has no counterparts: the usual case, for which no plan is needed.
+///
+/// # Errors
+/// Missing locks, of its own groups as well.
+fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<bool, Retry<D>> {
+    if let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) {
+        let receivers = receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?;
+        if !receivers.is_empty() {
+            return Ok(false);
+        }
+    }
+    let missing = missing_groups(locks, [mount]);
+    if missing.is_empty() { Ok(true) } else { Err(Retry::With(missing)) }
+}
+
+/// Removes a leaf that concerns nobody else: one edge, so no window.
+fn leave_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, how: Leave) {
+    leave_graph(locks, mount, |_| true);
+    locks.leave(mount, how, &pin());
 }
 
 /// All that goes.

@@ -77,20 +77,21 @@ impl<'w, D: Dentry> Walker<'w, D> {
 
     /// Walks `path`; `self` is then where it ended. Returns the last name with [`Last::Parent`].
     pub(super) fn run(&mut self, path: &'w [u8], last: Last) -> Result<&'w [u8], Stop> {
-        // What is left to walk, innermost link last.
-        let mut rest: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
-        rest.push(path);
+        // What is left to walk: of the path or link at hand, and of those that it is in, the innermost last.
+        let mut text = path;
+        let mut outer: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
         let mut must_be_dir = false;
-        while let Some(text) = rest.pop() {
+        loop {
             let (name, tail) = split(text);
             // What follows the last name, slashes apart: nothing here, and nothing in the outer paths.
             let slash = !tail.is_empty();
-            let tail = trim(tail);
-            let is_last = tail.is_empty() && rest.iter().all(|outer| trim(outer).is_empty());
-            if !tail.is_empty() {
-                rest.push(tail);
-            }
+            text = trim(tail);
+            let is_last = text.is_empty() && outer.iter().all(|outer| trim(outer).is_empty());
             if name.is_empty() {
+                match outer.pop() {
+                    Some(next) => text = next,
+                    None => break,
+                }
                 continue;
             }
             self.need_dir()?;
@@ -104,7 +105,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
                     Ok(name)
                 };
             }
-            must_be_dir = is_last && (slash || rest.iter().any(|outer| !outer.is_empty()));
+            must_be_dir = is_last && (slash || outer.iter().any(|outer| !outer.is_empty()));
             match name {
                 b"." => continue,
                 b".." => {
@@ -138,9 +139,12 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 }
                 if slash && is_last {
                     // The link's target must be a directory, as the link had to be.
-                    rest.push(b"/");
+                    outer.push(b"/");
                 }
-                rest.push(target);
+                if !text.is_empty() {
+                    outer.push(text);
+                }
+                text = target;
             }
         }
         if last == Last::Parent {
