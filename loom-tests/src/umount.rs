@@ -12,7 +12,7 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![umount_vs_walk(), umount_vs_kept_walk(), slide_down_vs_walk()]
+    vec![umount_vs_walk(), umount_vs_kept_walk(), slide_down_vs_walk(), tuck_vs_dotdot()]
 }
 
 /// Umounts `goes`, on which nothing is mounted, as `propagate` does for a private mount.
@@ -106,6 +106,38 @@ fn slide_down_vs_walk() -> Model {
                 }
             });
             let seen = walk_label(&task, "/a");
+            writer.join().unwrap();
+            drop((task, root));
+            dissolve([ns]);
+            world::end([&r, &m, &top]);
+            seen
+        })
+}
+
+/// A mount is tucked under another one, without a window: `..` from the one on top leads past both at every moment.
+fn tuck_vs_dotdot() -> Model {
+    model(Layer::Structure, "tuck_vs_dotdot")
+        .bound(3)
+        .expect_outcomes(["r:"])
+        .planted(["tuck_without_way_up"])
+        .run(|| {
+            let [r, m, top] =
+                [FileSystem::new("r", ["a"]), FileSystem::new("m", []), FileSystem::new("top", [])];
+            let (ns, root) = namespace(&r);
+            let upper = mount(&ns, top.root(), &root, r.name(0));
+            let task = Arc::new(task(&root));
+            let writer = thread::spawn({
+                let (ns, root) = (Arc::clone(&ns), Arc::clone(&root));
+                let (a, lower) = (Arc::clone(r.name(0)), Arc::clone(m.root()));
+                move || {
+                    let mut locks = WriteSet::one(&ns);
+                    let tucked = world::new_mount(&mut locks, &ns, &lower);
+                    let joint = world::joint(&mut locks, &tucked, &root, &a);
+                    let upper_joint = world::joint(&mut locks, &upper, &tucked, &lower);
+                    locks.tuck(&tucked, joint, &upper, upper_joint, &pin());
+                }
+            });
+            let seen = walk_label(&task, "/a/..");
             writer.join().unwrap();
             drop((task, root));
             dissolve([ns]);
