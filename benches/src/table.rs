@@ -37,6 +37,6 @@ pub fn scaling_head(name: &str) -> String {
 }
 
 fn row(text: &mut String, name: &str, figure: &str, ratio: &str) {
-    let line = format!("{name:<52} {figure:<26} {ratio}");
+    let line = format!("{name:<74} {figure:<26} {ratio}");
     writeln!(text, "{}", line.trim_end()).expect("a string takes all");
 }
