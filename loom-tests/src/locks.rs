@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::thread;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::platform::set_cpu;
-use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, WriteSet};
+use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, WriteSet};
 use propagate::attach::{What, attach};
 use propagate::copy_tree::{NewTree, clone_namespace};
 use propagate::graph::{PropagationType, change_type, enslave, found_group, join_after};
@@ -33,7 +33,8 @@ fn set_type(ns: &Arc<MntNamespace<Name>>, mount: &Arc<Mount<Name>>, to: Propagat
 
 /// A copy of `from`; returns it and the number of mounts that were copied.
 fn copy(from: &Arc<MntNamespace<Name>>) -> (Arc<MntNamespace<Name>>, usize) {
-    let to = MntNamespace::with_capacity(Kind::Ordinary, 4).expect("memory");
+    let to = MntNamespace::from_spec(NamespaceSpec { mounts: 4, ..NamespaceSpec::new(Kind::Ordinary) })
+        .expect("memory");
     let copied = with_locks(LockPlan::new(from), |locks| {
         locks.add_new(&to);
         Ok(clone_namespace(locks, from, &to)?.len())

@@ -13,7 +13,7 @@ use mnt_table::place::{FsStruct, PathRef};
 use mnt_table::reclaim::Guard;
 use mnt_table::tree::Joint;
 use mnt_table::walk::{Last, WalkError, walk_with};
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, SuperBlock, WriteSet, pin};
+use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, SuperBlock, WriteSet, pin};
 use propagate::with_locks;
 
 use crate::harness::Outcome;
@@ -229,7 +229,8 @@ pub fn namespace(fs: &FileSystem) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>)
 
 /// A namespace whose root mount shows what is below `root`.
 pub fn namespace_of(root: &Arc<Name>) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>) {
-    let ns = MntNamespace::with_capacity(Kind::Ordinary, 4).expect("memory");
+    let ns = MntNamespace::from_spec(NamespaceSpec { mounts: 4, ..NamespaceSpec::new(Kind::Ordinary) })
+        .expect("memory");
     let mut locks = WriteSet::one(&ns);
     let root = new_mount(&mut locks, &ns, root);
     locks.attach_root(&ns, &root);

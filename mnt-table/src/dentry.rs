@@ -17,6 +17,7 @@ use crate::list::NoMemory;
 use crate::namespace::Mountpoint;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
+use crate::user_ns::UserNs;
 
 /// Why a name was not found in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,11 @@ pub trait SuperBlock: Send + Sync + 'static {
     ///
     /// Context: no lock of this crate held; not pinned; may block.
     fn shutdown(&self);
+
+    /// The user namespace that owns this instance.
+    fn user_ns(&self) -> UserNs {
+        UserNs::INITIAL
+    }
 
     /// Makes the whole instance read-only (umount2(2) on the caller's root); `false` if it cannot be, or is in use for
     /// writing. Twice is as good as once.

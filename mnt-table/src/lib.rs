@@ -25,6 +25,7 @@
 //! | [`removal`] | rmdir beside mounts |
 //! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
 //! | [`check`] | the checker |
+//! | [`user_ns`] | who owns namespaces and superblocks |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
 //!
 //! # Edges
@@ -88,13 +89,15 @@ mod seqlock;
 pub mod sync;
 pub mod table;
 pub mod tree;
+pub mod user_ns;
 pub mod walk;
 pub mod write_set;
 
 pub use dentry::{Dentry, MountedHere, SuperBlock};
 pub use group::Group;
 pub use mount::{Mount, MountFlags, MountRef, MountSpec};
-pub use namespace::{Kind, MntNamespace};
+pub use namespace::{Kind, MntNamespace, NamespaceSpec};
 pub use place::{FsStruct, PathRef};
 pub use reclaim::{Guard, pin};
+pub use user_ns::UserNs;
 pub use write_set::{LockPlan, Missing, WriteSet};

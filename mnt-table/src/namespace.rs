@@ -33,6 +33,7 @@ use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
 use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
 use crate::table::{Table, Writer};
+use crate::user_ns::{Charge, UserNs};
 use crate::write_set::WriteSet;
 
 /// A namespace's id: larger means younger; never used again.
@@ -56,6 +57,8 @@ pub struct MntNamespace<D: Dentry> {
     pub(crate) table: Table<Edge<D>>,
     id: NamespaceId,
     kind: Kind,
+    owner: UserNs,
+    origin: Option<NamespaceId>,
     /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
     this: *const MntNamespace<D>,
     // Written by changes.
@@ -101,6 +104,29 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) last_id: u64,
     /// The namespace is gone; nothing may be attached any more.
     pub(crate) dissolved: bool,
+    /// Counted until it is gone.
+    pub(crate) charge: Option<Charge>,
+}
+
+/// What a new namespace is made of.
+pub struct NamespaceSpec {
+    /// What it is for.
+    pub kind: Kind,
+    /// The user namespace that owns it.
+    pub owner: UserNs,
+    /// The namespace that an anonymous one's tree was copied from.
+    pub origin: Option<NamespaceId>,
+    /// Its owner's count of namespaces.
+    pub charge: Option<Charge>,
+    /// How many mounts are going to be attached before anybody walks here.
+    pub mounts: usize,
+}
+
+impl NamespaceSpec {
+    /// Of the initial user namespace, not counted.
+    pub fn new(kind: Kind) -> Self {
+        NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0 }
+    }
 }
 
 /// A dentry that this namespace mounts on.
@@ -152,22 +178,24 @@ impl<D: Dentry> MntNamespace<D> {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(kind: Kind) -> Result<Arc<Self>, NoMemory> {
-        Self::with_capacity(kind, 0)
+        Self::from_spec(NamespaceSpec::new(kind))
     }
 
-    /// As [`MntNamespace::new`], for `mounts` that are going to be attached before anybody walks here.
+    /// As [`MntNamespace::new`], with an owner and the rest.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn with_capacity(kind: Kind, mounts: usize) -> Result<Arc<Self>, NoMemory> {
-        let (table, edges) = Table::with_capacity(mounts).ok_or(NoMemory)?;
+    pub fn from_spec(spec: NamespaceSpec) -> Result<Arc<Self>, NoMemory> {
+        let (table, edges) = Table::with_capacity(spec.mounts).ok_or(NoMemory)?;
         let ns = Arc::new_cyclic(|this| MntNamespace {
             this: this.as_ptr(),
             seq: Sequence::new(),
             table,
             // Relaxed: a number. The one counter of the machine, written once per namespace.
             id: NamespaceId(NAMESPACES.fetch_add(1, CoreOrdering::Relaxed)),
-            kind,
+            kind: spec.kind,
+            owner: spec.owner,
+            origin: spec.origin,
             lock: WriterLine {
                 lock: RawLock::new(),
                 holder: AtomicUsize::new(0),
@@ -186,6 +214,7 @@ impl<D: Dentry> MntNamespace<D> {
                     window: false,
                     last_id: 0,
                     dissolved: false,
+                    charge: spec.charge,
                 }),
             },
         });
@@ -203,6 +232,17 @@ impl<D: Dentry> MntNamespace<D> {
     /// What it is for.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The user namespace that owns it.
+    pub fn owner(&self) -> &UserNs {
+        &self.owner
+    }
+
+    /// The namespace that an anonymous one's tree was copied from; `None` for one that `fsmount` made, and for ordinary
+    /// ones.
+    pub fn origin(&self) -> Option<NamespaceId> {
+        self.origin
     }
 
     /// A number that grows with every change that a listing of the namespace shows.

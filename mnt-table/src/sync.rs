@@ -21,7 +21,7 @@ pub(crate) use core::sync::atomic::Ordering;
 
 /// Atomics that models do not explore: counters of statistics and identifiers, on which no ordering rests.
 pub(crate) mod plain {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
     #[cfg(not(loom))]
     pub(crate) use super::Mutex;

@@ -467,6 +467,7 @@ impl<D: Dentry> WriteSet<D> {
         assert!(state.order.is_empty(), "a namespace with mounts is dissolved");
         if !core::mem::replace(&mut state.dissolved, true) {
             state.root = None;
+            drop(state.charge.take());
             self.ended.push(Ended::Namespace(Arc::clone(ns)));
         }
     }

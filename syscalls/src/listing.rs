@@ -126,7 +126,7 @@ fn option_flags(flags: MountFlags) -> OptionFlags {
 
 /// A mount's flags from the words of a mountinfo line.
 pub fn flags_of(options: OptionFlags) -> MountFlags {
-    MountFlags::all().iter().filter(|flag| options.contains(option_flags(*flag))).collect()
+    MountFlags::USER.iter().filter(|flag| options.contains(option_flags(*flag))).collect()
 }
 
 /// The path of a dentry in its file system.

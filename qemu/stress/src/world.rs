@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::walk::{Last, walk_with};
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::{
+    Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, WriteSet, pin,
+};
 use propagate::graph::{enslave, found_group, is_shared, join_after};
 use propagate::{Error, with_locks};
 use syscalls::listing::{flags_of, mountinfo};
@@ -221,7 +223,11 @@ impl Builder {
     }
 
     fn namespace(&mut self, lines: &[MountInfo], plan: &NamespacePlan) -> Result<Built, BuildError> {
-        let ns = MntNamespace::with_capacity(Kind::Ordinary, lines.len()).map_err(Error::from)?;
+        let ns = MntNamespace::from_spec(NamespaceSpec {
+            mounts: lines.len(),
+            ..NamespaceSpec::new(Kind::Ordinary)
+        })
+        .map_err(Error::from)?;
         let hidden_root = if plan.hidden_root { Some(self.hidden_super_block()?) } else { None };
         let mut roots = Vec::new();
         for (line, mount) in lines.iter().zip(&plan.mounts) {
