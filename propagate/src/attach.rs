@@ -13,10 +13,10 @@
 //! Receivers in anonymous namespaces are skipped, but their peers and slaves are not. Trees that come to a namespace with
 //! another owner are locked there.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::tree::Joint;
 use mnt_table::{Dentry, Guard, Kind, MntNamespace, Mount, UserNs, WriteSet, pin};
 use smallvec::SmallVec;
@@ -248,8 +248,8 @@ fn plan_copies<D: Dentry>(
     let tree = without.as_ref().unwrap_or(tree);
     let mut copies: Vec<Copy<D>> = Vec::new();
     // By set: its upstream set, and its latest copy.
-    let mut sets: BTreeMap<usize, (usize, Option<usize>)> = BTreeMap::new();
-    let mut pending = BTreeMap::from([(ns.id(), *fresh)]);
+    let mut sets: HashMap<usize, (usize, Option<usize>)> = HashMap::new();
+    let mut pending: HashMap<_, usize> = HashMap::from([(ns.id(), *fresh)]);
     let top = topmost(tree);
     for receiver in receivers {
         sets.entry(receiver.set).or_insert((receiver.upstream, None));

@@ -7,10 +7,10 @@
 //!
 //! Context of everything here: the locks of the group's whole closure ([`Missing::Receivers`]).
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashSet;
 use mnt_table::list::Slot;
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
 
@@ -51,7 +51,7 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     }
     let own = Arc::clone(&group);
     let mut found = Vec::new();
-    let mut seen = BTreeSet::from([group.stamp()]);
+    let mut seen: HashSet<u64> = HashSet::from([group.stamp()]);
     let mut sets = 1;
     visit(locks, &group, first, 0, 0, &mut found);
     found.remove(0); // the sender itself

@@ -18,10 +18,10 @@
 //! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters.
 //! Nothing here waits for readers: see [`mnt_table::mount`] for why that is right.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::{HashMap, HashSet};
 use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
 
@@ -127,7 +127,7 @@ pub fn detach_from<D: Dentry>(
             removed.extend(locks.subtree(&mount));
         }
     }
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     removed.retain(|mount| seen.insert(mount.unique_id()));
     let plan = plan(locks, removed, false)?;
     let gone = commit(locks, plan, Manner::AsOne);
@@ -165,19 +165,19 @@ fn plan<D: Dentry>(
     removed: Vec<Arc<Mount<D>>>,
     propagates: bool,
 ) -> Result<Plan<D>, Retry<D>> {
-    let mut fates = Fates { known: BTreeMap::new() };
+    let mut fates = Fates { known: HashMap::new() };
     for mount in &removed {
         fates.known.insert(mount.unique_id(), Fate { goes: true, wholly: true });
     }
     let (candidates, unlocked) =
         if propagates { candidates(locks, &removed)? } else { (Vec::new(), Vec::new()) };
-    let eligible: BTreeSet<u64> = candidates.iter().map(|mount| mount.unique_id()).collect();
+    let eligible: HashSet<u64> = candidates.iter().map(|mount| mount.unique_id()).collect();
     for candidate in &candidates {
         fates.decide(locks, candidate, &eligible);
     }
     let willing = candidates.into_iter().rev().filter(|mount| fates.goes(mount));
     let mut leaving = removed;
-    let mut goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
+    let mut goes: HashSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
     leave_in_order(locks, &mut leaving, &mut goes, willing, &unlocked);
     let missing = missing_groups(locks, &leaving);
     if !missing.is_empty() {
@@ -205,11 +205,11 @@ fn plan<D: Dentry>(
 fn leave_in_order<D: Dentry>(
     locks: &WriteSet<D>,
     leaving: &mut Vec<Arc<Mount<D>>>,
-    goes: &mut BTreeSet<u64>,
+    goes: &mut HashSet<u64>,
     willing: impl Iterator<Item = Arc<Mount<D>>>,
     unlocked: &[Arc<Mount<D>>],
 ) {
-    let unlocked: BTreeSet<u64> = unlocked.iter().map(|mount| mount.unique_id()).collect();
+    let unlocked: HashSet<u64> = unlocked.iter().map(|mount| mount.unique_id()).collect();
     let locked = |mount: &Arc<Mount<D>>| locks.is_locked(mount) && !unlocked.contains(&mount.unique_id());
     let mut later = Vec::new();
     for mount in willing {
@@ -220,7 +220,7 @@ fn leave_in_order<D: Dentry>(
             later.push(mount);
         }
     }
-    let mut waiting: BTreeSet<u64> = later.iter().map(|mount| mount.unique_id()).collect();
+    let mut waiting: HashSet<u64> = later.iter().map(|mount| mount.unique_id()).collect();
     for mount in later {
         let mut chain = Vec::new();
         let mut at = Some(mount);
@@ -246,7 +246,7 @@ fn leave_in_order<D: Dentry>(
 fn bottom<'a, D: Dentry>(
     locks: &'a WriteSet<D>,
     mount: &'a Arc<Mount<D>>,
-    goes: &BTreeSet<u64>,
+    goes: &HashSet<u64>,
 ) -> &'a Arc<Mount<D>> {
     let below = |mount: &&'a Arc<Mount<D>>| {
         let (parent, on) = (locks.parent(mount)?, locks.mountpoint(mount)?);
@@ -258,7 +258,7 @@ fn bottom<'a, D: Dentry>(
 /// `leaving` with children before parents.
 fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> Vec<Arc<Mount<D>>> {
     // How many children of each are still to come.
-    let mut children: BTreeMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
+    let mut children: HashMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
     for parent in leaving.iter().filter_map(|mount| locks.parent(mount)) {
         if let Some(count) = children.get_mut(&parent.unique_id()) {
             *count += 1;
@@ -285,7 +285,7 @@ fn candidates<D: Dentry>(
     locks: &WriteSet<D>,
     removed: &[Arc<Mount<D>>],
 ) -> Result<(Vec<Arc<Mount<D>>>, Vec<Arc<Mount<D>>>), Retry<D>> {
-    let mut seen: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
+    let mut seen: HashSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
     let mut found = Vec::new();
     let mut unlocked = Vec::new();
     let mut missing = Vec::new();
@@ -320,7 +320,7 @@ struct Fate {
 }
 
 struct Fates {
-    known: BTreeMap<u64, Fate>,
+    known: HashMap<u64, Fate>,
 }
 
 impl Fates {
@@ -329,12 +329,7 @@ impl Fates {
     }
 
     /// Decides about `candidate` and every candidate below it, children first, without recursion.
-    fn decide<D: Dentry>(
-        &mut self,
-        locks: &WriteSet<D>,
-        candidate: &Arc<Mount<D>>,
-        eligible: &BTreeSet<u64>,
-    ) {
+    fn decide<D: Dentry>(&mut self, locks: &WriteSet<D>, candidate: &Arc<Mount<D>>, eligible: &HashSet<u64>) {
         let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
         while let Some((mount, children_decided)) = waiting.pop() {
             let id = mount.unique_id();
@@ -363,12 +358,12 @@ impl Fates {
 /// Removes them. Returns how many.
 fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
     let Plan { leaving, going, sliding, unlocked } = plan;
-    let goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
+    let goes: HashSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
     unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
     for mount in &leaving {
         leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
     }
-    let mut changes: BTreeMap<_, (Arc<MntNamespace<D>>, usize)> = BTreeMap::new();
+    let mut changes: HashMap<_, (Arc<MntNamespace<D>>, usize)> = HashMap::new();
     for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
         let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
         changes.entry(ns.id()).or_insert_with(|| (Arc::clone(ns), 0)).1 += 1;
