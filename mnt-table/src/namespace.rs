@@ -149,6 +149,11 @@ impl NamespaceSpec {
         NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0, ids: None }
     }
 
+    /// For `mounts` that are going to be attached before anybody walks there.
+    pub fn with_mounts(self, mounts: usize) -> Self {
+        NamespaceSpec { mounts, ..self }
+    }
+
     /// For a tree that somebody in `ns` makes, and is going to attach there or elsewhere: its identifiers are those that
     /// `ns` would give out, and it has the same owner.
     pub fn anonymous<D: Dentry>(ns: &MntNamespace<D>) -> Self {

@@ -36,6 +36,19 @@ struct Frame<D: Dentry> {
     slave: Option<Slot>,
 }
 
+/// Whether `sender` has any receivers.
+///
+/// # Errors
+/// Its group is not locked; the closure will be needed if it has some.
+pub fn has_receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<bool, Missing<D>> {
+    let Some((group, first)) = sender.propagation().peers else { return Ok(false) };
+    if !locks.holds_group(&group) {
+        return Err(Missing::Receivers(group));
+    }
+    let members = &locks.group(&group).members;
+    Ok(members.len() > 1 || !members.get(first).slaves.is_empty())
+}
+
 /// All receivers of `sender`, without itself.
 ///
 /// # Errors
