@@ -21,8 +21,8 @@ use crate::{Errno, Show, Task};
 /// # Errors
 /// `ENOMEM`.
 pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
-    let ns = task.namespace();
-    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &task.fs().root(), show))?)
+    let (ns, fs) = (task.namespace(), task.fs());
+    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &fs.root(), show))?)
 }
 
 fn list<D: Dentry>(

@@ -17,6 +17,9 @@ use propagate::graph::{PropagationType, change_type, is_shared, missing_groups};
 use propagate::pivot_root::{Position, top_of};
 use propagate::{Error, Retry, with_locks};
 
+use crate::context::Context;
+use crate::file_system::{SuperFlags, Value, find_type};
+use crate::user_memory::Text;
 use crate::{Errno, FileSystems, MOUNTS_MAX, Task};
 
 /// What a mount call did.
@@ -30,20 +33,18 @@ pub struct Done {
 ///
 /// # Errors
 /// As mount(2) says, in Linux's order.
-pub fn mount<D: Dentry>(
+pub fn mount<'a, D: Dentry>(
     task: &Task<D>,
     kernel: &impl FileSystems<D>,
     source: Option<&[u8]>,
-    target: &[u8],
+    target: impl Into<Text<'a>>,
     fs_type: Option<&[u8]>,
-    flags: u32,
+    flags: impl Into<u64>,
     data: &[u8],
 ) -> Result<Done, Errno> {
-    let target = walk_to_change(task.fs(), target, Last::Follow)?;
-    let flags = if flags & abi::MS_MGC_MSK == abi::MS_MGC_VAL { flags & !abi::MS_MGC_MSK } else { flags };
-    if flags & abi::MS_NOUSER != 0 {
-        return Err(Errno::EINVAL);
-    }
+    let target = walk_to_change(&task.fs(), &target.into().read()?, Last::Follow)?;
+    let flags = known_flags(flags.into())?;
+    task.may_mount()?;
     let ns = task.namespace();
     ns.make_room().map_err(Error::from)?;
     if flags & abi::MS_REMOUNT != 0 {
@@ -61,13 +62,45 @@ pub fn mount<D: Dentry>(
         return move_mount(task, &ns, source, &target);
     }
     let fs_type = fs_type.ok_or(Errno::EINVAL)?;
-    let instance = kernel.get_tree(fs_type, source, data)?;
-    let source = match source {
-        Some(source) => Arc::from(source),
-        None => Arc::from(&b"none"[..]),
-    };
-    let flags = mount_flags(flags);
-    new_mount(&ns, instance.root(), source, flags, &target).map_err(Errno::from)
+    let context = create(task, kernel, fs_type, source, flags, data)?;
+    let instance = context.instance().ok_or(Errno::EINVAL)?;
+    let source = Arc::from(context.source().unwrap_or(b"none"));
+    new_mount(&ns, instance.root(), source, mount_flags(flags), &target).map_err(Errno::from)
+}
+
+/// The flags that mean something: without the magic number that programs before Linux 2.4 give.
+///
+/// # Errors
+/// `EINVAL`: the sign bit, which programs may have extended, or above.
+fn known_flags(flags: u64) -> Result<u32, Errno> {
+    let magic = flags & u64::from(abi::MS_MGC_MSK) == u64::from(abi::MS_MGC_VAL);
+    let flags = if magic { flags & !u64::from(abi::MS_MGC_MSK) } else { flags };
+    u32::try_from(flags).ok().filter(|flags| flags & abi::MS_NOUSER == 0).ok_or(Errno::EINVAL)
+}
+
+/// An instance of `fs_type`, which may have a subtype behind a dot.
+fn create<D: Dentry>(
+    task: &Task<D>,
+    kernel: &impl FileSystems<D>,
+    fs_type: &[u8],
+    source: Option<&[u8]>,
+    flags: u32,
+    data: &[u8],
+) -> Result<Context<D>, Errno> {
+    let (found, subtype) = find_type(kernel, fs_type)?;
+    let credentials = task.credentials();
+    let mut context = Context::for_mount(found, &credentials, SuperFlags::from_bits_truncate(flags))?;
+    match subtype {
+        Some(b"") => return Err(Errno::EINVAL),
+        Some(subtype) => context.set_subtype(subtype),
+        None => {}
+    }
+    if let Some(source) = source {
+        context.set_parameter(b"source", &Value::String(source))?;
+    }
+    context.set_options(data)?;
+    context.create(&credentials, false)?;
+    Ok(context)
 }
 
 /// The per-mount flags in the flags of mount(2).
@@ -137,7 +170,7 @@ fn new_mount<D: Dentry>(
 fn source_path<D: Dentry>(task: &Task<D>, source: Option<&[u8]>) -> Result<Position<D>, Errno> {
     match source {
         None | Some(b"") => Err(Errno::EINVAL),
-        Some(source) => Ok(walk_to_change(task.fs(), source, Last::Follow)?),
+        Some(source) => Ok(walk_to_change(&task.fs(), source, Last::Follow)?),
     }
 }
 

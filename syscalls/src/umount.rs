@@ -8,6 +8,7 @@ use mnt_table::{Dentry, LockPlan, SuperBlock};
 use propagate::umount::{detach, umount as remove};
 use propagate::{Error, with_locks};
 
+use crate::user_memory::Text;
 use crate::{Errno, Task};
 
 /// What an umount did.
@@ -23,13 +24,18 @@ pub struct Done {
 /// # Errors
 /// `EINVAL`: unknown flags; not the root of a mount of the caller's namespace, or its root mount. `EBUSY`: children or
 /// users, here or at a counterpart; a root's file system that is written to. Those of the walk. `ENOMEM`.
-pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<Done, Errno> {
+pub fn umount2<'a, D: Dentry>(
+    task: &Task<D>,
+    target: impl Into<Text<'a>>,
+    flags: u32,
+) -> Result<Done, Errno> {
     let known = abi::MNT_FORCE | abi::MNT_DETACH | abi::UMOUNT_NOFOLLOW;
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
     let last = if flags & abi::UMOUNT_NOFOLLOW != 0 { Last::NoFollowAndCross } else { Last::FollowAndCross };
-    let (mount, dentry) = walk_to_change(task.fs(), target, last)?;
+    let (mount, dentry) = walk_to_change(&task.fs(), &target.into().read()?, last)?;
+    task.may_mount()?;
     if !Arc::ptr_eq(mount.root(), &dentry) {
         return Err(Errno::EINVAL);
     }
