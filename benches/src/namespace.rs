@@ -132,5 +132,5 @@ pub enum Instance {
 }
 
 fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec { root: Arc::clone(root), flags: MountFlags::RELATIME, source: Arc::from(&b"none"[..]) }
+    MountSpec::new(Arc::clone(root), MountFlags::RELATIME, Arc::from(&b"none"[..]))
 }

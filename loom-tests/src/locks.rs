@@ -5,8 +5,8 @@ use std::sync::Arc;
 use loom::thread;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::platform::set_cpu;
-use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, WriteSet};
-use propagate::attach::{What, attach};
+use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, UserNs, WriteSet};
+use propagate::attach::{Place, Rules, What, attach};
 use propagate::copy_tree::{NewTree, clone_namespace};
 use propagate::graph::{PropagationType, change_type, enslave, found_group, join_after};
 use propagate::{Error, Retry, with_locks};
@@ -77,7 +77,8 @@ fn clone_vs_propagation() -> Model {
             let delivered = with_locks(LockPlan::new(&sender), |locks| {
                 let mount = new_mount(locks, &sender, m.root());
                 let what = What::New(NewTree::single(mount), Vec::new());
-                attach(locks, what, &sender_root, r.name(0), 100)
+                let rules = Rules { mounts_max: 100, owner: UserNs::INITIAL };
+                attach(locks, what, Place::top(&sender_root, r.name(0)), &rules)
             });
             let delivered = ok(delivered);
             let (clone, copied) = cloner.join().unwrap();

@@ -207,8 +207,7 @@ pub fn new_mount(
     ns: &Arc<MntNamespace<Name>>,
     root: &Arc<Name>,
 ) -> Arc<Mount<Name>> {
-    let spec =
-        MountSpec { root: Arc::clone(root), flags: MountFlags::empty(), source: Arc::from(&b"model"[..]) };
+    let spec = MountSpec::new(Arc::clone(root), MountFlags::empty(), Arc::from(&b"model"[..]));
     locks.new_mount(ns, spec).expect("memory")
 }
 

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::list::NoMemory;
-use crate::namespace::Mountpoint;
+use crate::namespace::{MntNamespace, Mountpoint};
 use crate::reclaim::Guard;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
 use crate::user_ns::UserNs;
@@ -60,6 +60,21 @@ pub trait Dentry: Send + Sync + Sized + 'static {
 
     /// Whether the dentry was removed from its directory, so that nothing can be mounted on it any more.
     fn is_removed(&self) -> bool;
+
+    /// The mount namespace that this file of a namespace file system stands for.
+    fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<Self>>> {
+        None
+    }
+
+    /// A mount whose root this is was made.
+    ///
+    /// Context: may be under the locks of a change; must not block.
+    fn mounted(&self) {}
+
+    /// A mount whose root this is has ended, or was never attached.
+    ///
+    /// Context: as [`SuperBlock::shutdown`].
+    fn unmounted(&self) {}
 
     /// Whether this is `other` or an ancestor of it, by directories alone.
     ///

@@ -1,8 +1,8 @@
 //! Mount namespaces: a table, a sequence, a lock, and what the lock guards.
 //!
 //! Every mount in a tree belongs to exactly one namespace, ordinary or anonymous, and [`Mount`]'s `ns` names it. There
-//! is no global table, sequence or lock. A detached mount belongs to none: nothing is mounted on it and nothing will
-//! be.
+//! is no global table, sequence or lock. A detached mount belongs to none: nothing can be mounted on it. If it was
+//! detached with others on it that stay connected, these are still found in the hash of the namespace that they were in.
 //!
 //! # What bumps the sequence
 //! A change of one edge is one pointer store, and no reader can confuse the moments before and after it. So mount, bind
@@ -106,6 +106,8 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) dissolved: bool,
     /// Counted until it is gone.
     pub(crate) charge: Option<Charge>,
+    /// Detached mounts whose edges are in the hash; see [`crate::mount`].
+    pub(crate) fragments: usize,
 }
 
 /// What a new namespace is made of.
@@ -215,6 +217,7 @@ impl<D: Dentry> MntNamespace<D> {
                     last_id: 0,
                     dissolved: false,
                     charge: spec.charge,
+                    fragments: 0,
                 }),
             },
         });

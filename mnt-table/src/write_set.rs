@@ -226,6 +226,7 @@ pub struct WriteSet<D: Dentry> {
 enum Ended<D: Dentry> {
     Dead(Arc<Mount<D>>),
     Detached(Arc<Mount<D>>),
+    Disconnected(Arc<Mount<D>>),
     Namespace(Arc<MntNamespace<D>>),
 }
 
@@ -345,7 +346,13 @@ impl<D: Dentry> WriteSet<D> {
     /// Whether `mount` is in the namespace `ns`, which this set holds.
     pub fn is_in(&self, mount: &Mount<D>, ns: &Arc<MntNamespace<D>>) -> bool {
         debug_assert!(self.holds(ns));
-        core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns))
+        core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns)) && self.is_attached(mount)
+    }
+
+    /// Whether `mount`, whose namespace's lock this set holds, is in it: it was neither detached nor is it yet to be
+    /// attached.
+    pub fn is_attached(&self, mount: &Mount<D>) -> bool {
+        self.tree(mount).in_order.is_some()
     }
 
     /// What the lock of `group` guards.
@@ -418,12 +425,30 @@ impl<D: Dentry> WriteSet<D> {
         }
     }
 
-    /// Whether none of `mounts` has more references than it is allowed; then they are condemned: nobody can keep them
-    /// any more, and the caller detaches them all with [`WriteSet::end_dead`]. Otherwise all is as before.
+    /// Whether none of `mounts` has a reference from outside; then they are condemned: nobody can keep them any more, and
+    /// the caller makes them all leave as [`Leave::Dead`](crate::tree::Leave). Otherwise all is as before.
     ///
     /// Context: holds the namespaces of all.
-    pub fn condemn_if_idle(&mut self, mounts: &[(Arc<Mount<D>>, u32)]) -> bool {
-        for (mount, _) in mounts {
+    pub fn condemn_if_idle(&mut self, mounts: &[Arc<Mount<D>>]) -> bool {
+        let idle = self.check_idle(mounts);
+        if !idle {
+            self.acquit(mounts);
+        }
+        idle
+    }
+
+    /// Whether `mount` has no reference from outside, at this moment.
+    ///
+    /// Context: as [`WriteSet::condemn_if_idle`].
+    pub fn is_idle(&mut self, mount: &Arc<Mount<D>>) -> bool {
+        let mounts = core::slice::from_ref(mount);
+        let idle = self.check_idle(mounts);
+        self.acquit(mounts);
+        idle
+    }
+
+    fn check_idle(&mut self, mounts: &[Arc<Mount<D>>]) -> bool {
+        for mount in mounts {
             self.check_home(mount);
             // Relaxed: ordered by the fence.
             mount.state.store(state::LIVE | state::CHECK, Ordering::Relaxed);
@@ -433,14 +458,14 @@ impl<D: Dentry> WriteSet<D> {
             // is, and it sees CHECK.
             fence(Ordering::SeqCst);
         }
-        let idle = mounts.iter().all(|(mount, allowed)| mount.users() <= *allowed);
-        if !idle {
-            for (mount, _) in mounts {
-                // Release: as before the check.
-                mount.state.store(state::LIVE, Ordering::Release);
-            }
+        mounts.iter().all(|mount| mount.users() == 0)
+    }
+
+    fn acquit(&mut self, mounts: &[Arc<Mount<D>>]) {
+        for mount in mounts {
+            // Release: as before the check.
+            mount.state.store(state::LIVE, Ordering::Release);
         }
-        idle
     }
 
     /// `mount`, condemned and out of its tree, is dead.
@@ -451,6 +476,11 @@ impl<D: Dentry> WriteSet<D> {
     /// `mount`, marked DETACHED and out of its tree, lives on for its references.
     pub(crate) fn end_detached(&mut self, mount: Arc<Mount<D>>) {
         self.ended.push(Ended::Detached(mount));
+    }
+
+    /// `mount`, which was detached before, has lost the parent that kept it going.
+    pub(crate) fn end_disconnected(&mut self, mount: Arc<Mount<D>>) {
+        self.ended.push(Ended::Disconnected(mount));
     }
 
     /// Makes room for `more` ended mounts.
@@ -468,6 +498,14 @@ impl<D: Dentry> WriteSet<D> {
         if !core::mem::replace(&mut state.dissolved, true) {
             state.root = None;
             drop(state.charge.take());
+            self.end_namespace_without_fragments(ns);
+        }
+    }
+
+    /// If `ns` was dissolved and has no fragments either, its memory may go.
+    pub(crate) fn end_namespace_without_fragments(&mut self, ns: &Arc<MntNamespace<D>>) {
+        let state = self.namespace(ns);
+        if state.dissolved && state.fragments == 0 {
             self.ended.push(Ended::Namespace(Arc::clone(ns)));
         }
     }
@@ -528,6 +566,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     // for a reader that found the edge after that. This count lasts long enough for all.
                     pin().retire_arc(mount);
                 }
+                Ended::Disconnected(mount) => mount.settle(),
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
                     let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };

@@ -179,10 +179,11 @@ fn a_mount_tucked_beneath_is_never_seen() {
                 let mut set = WriteSet::one(&world.ns);
                 let joint = set.prepare(&upper, &world.root, &dir).unwrap();
                 // It is crossed, but nobody stands in it.
-                assert!(set.condemn_if_idle(&[(Arc::clone(&child), 0)]));
+                assert!(set.condemn_if_idle(&[Arc::clone(&child)]));
                 let guard = pin();
                 set.begin(&world.ns, &guard);
-                set.leave_beneath(&child, Leave::Dead, &upper, joint, &guard);
+                set.rehang(&upper, joint, &guard);
+                set.leave(&child, Leave::Dead, &guard);
                 set.end();
             }
         },

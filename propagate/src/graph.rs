@@ -14,7 +14,10 @@ use alloc::vec::Vec;
 
 use mnt_table::group::{MasterLink, Member};
 use mnt_table::list::{List, NoMemory, Slot};
-use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
+use mnt_table::{Dentry, Group, Missing, Mount, WriteSet, pin};
+
+use crate::copy_tree::has_locked_children;
+use crate::{Error, Retry};
 
 /// The type that a caller asks for (mount(2): `MS_SHARED` and so on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +199,46 @@ pub fn change_type<D: Dentry>(
     }
     free_from_master(locks, mount);
     locks.set_unbindable(mount, to == PropagationType::Unbindable);
+    Ok(())
+}
+
+/// `to` takes over the group and the master of `from`: it becomes its peer, and its master's slave beside it
+/// (`MOVE_MOUNT_SET_GROUP`; move_mount(2)). Nothing is mounted. Both are attached.
+///
+/// Context: holds the namespaces of both.
+///
+/// # Errors
+/// `EINVAL`: not of one superblock; `to` shows what `from` does not, or what a locked mount on `from` covers; `to` is
+/// shared, a slave, or unbindable (as from Linux 7.0 on); `from` is neither shared nor a slave. Also: missing locks.
+pub fn set_group<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    from: &Arc<Mount<D>>,
+    to: &Arc<Mount<D>>,
+) -> Result<(), Retry<D>> {
+    let inside = from.root().is_ancestor_of(to.root(), &pin());
+    if !Arc::ptr_eq(from.super_block(), to.super_block()) || !inside {
+        return Err(Error::Invalid.into());
+    }
+    if has_locked_children(locks, from, to.root()) {
+        return Err(Error::Invalid.into());
+    }
+    let (source, target) = (from.propagation(), to.propagation());
+    if target.peers.is_some() || target.master.is_some() || locks.is_unbindable(to) {
+        return Err(Error::Invalid.into());
+    }
+    if source.peers.is_none() && source.master.is_none() {
+        return Err(Error::Invalid.into());
+    }
+    let missing = missing_groups(locks, [from]);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    if source.master.is_some() {
+        enslave_after(locks, from, to);
+    }
+    if source.peers.is_some() {
+        join_after(locks, from, to);
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 //! | [`receivers`] | `propagation_next` | the order in which receivers are visited |
 //! | [`copy_tree`] | `copy_tree`, `clone_mnt` | copies of trees, for binds, for receivers and for namespaces |
 //! | [`attach`] | `attach_recursive_mnt`, `propagate_mnt` | mount, bind and move with their copies |
+//! | [`beneath`] | `can_move_mount_beneath` | what may go beneath a mount |
 //! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
 //! | [`pivot_root`] | `pivot_root` | exchange of the root |
 //!
@@ -21,6 +22,7 @@
 extern crate alloc;
 
 pub mod attach;
+pub mod beneath;
 pub mod copy_tree;
 pub mod graph;
 pub mod pivot_root;
@@ -49,6 +51,8 @@ pub enum Error {
     NotDirectory,
     /// `ENOSPC`: a namespace would get more mounts than it may have.
     Limit,
+    /// `EPERM`: something locked would be revealed.
+    Permission,
     /// `ENOMEM`.
     NoMemory,
 }

@@ -78,6 +78,7 @@ impl From<propagate::Error> for Errno {
             propagate::Error::Loop => Errno::ELOOP,
             propagate::Error::NotDirectory => Errno::ENOTDIR,
             propagate::Error::Limit => Errno::ENOSPC,
+            propagate::Error::Permission => Errno::EPERM,
             propagate::Error::NoMemory => Errno::ENOMEM,
         }
     }

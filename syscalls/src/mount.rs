@@ -11,7 +11,7 @@ use mnt_table::mount::MountFlags;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::walk::{Last, walk_to_change};
 use mnt_table::{Dentry, LockPlan, Mount, MountSpec, WriteSet};
-use propagate::attach::{What, attach};
+use propagate::attach::{Place, Rules, What, attach};
 use propagate::copy_tree::{Extent, NewTree, copy_tree, make_siblings, members, places};
 use propagate::graph::{PropagationType, change_type, is_shared, missing_groups};
 use propagate::pivot_root::{Position, top_of};
@@ -126,6 +126,11 @@ pub fn mount_flags(flags: u32) -> MountFlags {
     found
 }
 
+/// What an attach for a caller in `ns` has to keep to.
+fn rules<D: Dentry>(ns: &MntNamespace<D>) -> Rules {
+    Rules { mounts_max: MOUNTS_MAX, owner: ns.owner().clone() }
+}
+
 /// Where something is to be attached: the top of the stack at `target`, if `target` still is in `ns`.
 fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
@@ -160,10 +165,10 @@ fn new_mount<D: Dentry>(
         if root.is_dir() != on.is_dir() {
             return Err(Error::NotDirectory.into());
         }
-        let spec = MountSpec { root: Arc::clone(root), flags, source: Arc::clone(&source) };
+        let spec = MountSpec::new(Arc::clone(root), flags, Arc::clone(&source));
         let mount = locks.new_mount(ns, spec)?;
         let what = What::New(NewTree::single(mount), alloc::vec::Vec::new());
-        Ok(Done { propagated: attach(locks, what, &parent, &on, MOUNTS_MAX)? })
+        Ok(Done { propagated: attach(locks, what, Place::top(&parent, &on), &rules(ns))? })
     })
 }
 
@@ -194,7 +199,7 @@ fn bind<D: Dentry>(
             return Err(Error::NotFound.into());
         }
         let extent = if recursive { Extent::Bindable } else { Extent::Root };
-        let originals = members(locks, &mount, &dentry, extent);
+        let originals = members(locks, &mount, &dentry, extent)?;
         let missing = missing_groups(locks, &originals);
         if !missing.is_empty() {
             return Err(Retry::With(missing));
@@ -203,7 +208,7 @@ fn bind<D: Dentry>(
         let mut tree = copy_tree(locks, &originals, &inside, &dentry, ns)?;
         let mut steps = alloc::vec::Vec::new();
         make_siblings(locks, &originals, &mut tree, &mut steps);
-        Ok(Done { propagated: attach(locks, What::New(tree, steps), &parent, &on, MOUNTS_MAX)? })
+        Ok(Done { propagated: attach(locks, What::New(tree, steps), Place::top(&parent, &on), &rules(ns))? })
     });
     done.map_err(Errno::from)
 }
@@ -236,7 +241,9 @@ fn move_mount<D: Dentry>(
         if locks.topmost(&mount).root().is_removed() {
             return Err(Error::NotFound.into());
         }
-        Ok(Done { propagated: attach(locks, What::Move(Arc::clone(&mount)), &parent, &on, MOUNTS_MAX)? })
+        Ok(Done {
+            propagated: attach(locks, What::Move(Arc::clone(&mount)), Place::top(&parent, &on), &rules(ns))?,
+        })
     });
     done.map_err(Errno::from)
 }

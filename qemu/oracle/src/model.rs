@@ -127,10 +127,8 @@ impl Model {
         let ns = MntNamespace::new(Kind::Ordinary).map_err(failed("a namespace"))?;
         let (hidden, base) = (files.fresh()?, files.fresh()?);
         let mut locks = WriteSet::one(&ns);
-        let spec = |root: &SuperBlockRef<TmpDentry>| MountSpec {
-            root: Arc::clone(root.root()),
-            flags: MountFlags::RELATIME,
-            source: Arc::from(&b"none"[..]),
+        let spec = |root: &SuperBlockRef<TmpDentry>| {
+            MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
         };
         let top = locks.new_mount(&ns, spec(&hidden)).map_err(|_| anyhow!("out of memory"))?;
         locks.attach_root(&ns, &top);

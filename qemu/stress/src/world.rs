@@ -402,7 +402,7 @@ fn new_mount(
     flags: MountFlags,
     source: &[u8],
 ) -> Result<Arc<Mount<TmpDentry>>, BuildError> {
-    let spec = MountSpec { root: Arc::clone(root), flags, source: Arc::from(source) };
+    let spec = MountSpec::new(Arc::clone(root), flags, Arc::from(source));
     Ok(locks.new_mount(ns, spec).map_err(Error::from)?)
 }
 
