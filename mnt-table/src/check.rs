@@ -245,6 +245,8 @@ impl<D: Dentry> Checker<'_, D> {
             let same = Arc::ptr_eq(member.mount.super_block(), &super_block);
             self.claim(same, || format!("I4: group {id} spans superblocks"));
             let master = here.master.as_ref().map(|link| link.group.stamp());
+            let above = group.above().map(|above| above.stamp());
+            self.claim(above == master, || format!("group {id} does not know the master of its members"));
             let before = behind.replace(master);
             self.claim(before.is_none_or(|before| before == master), || {
                 format!("I7: members of group {id} have different masters")

@@ -15,9 +15,11 @@ use alloc::vec::Vec;
 
 use crate::list::NoMemory;
 use crate::namespace::{MntNamespace, Mountpoint};
+use crate::place::PathRef;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
 use crate::user_ns::UserNs;
+use crate::walk::WalkError;
 
 /// Why a name was not found in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,21 @@ pub trait Dentry: Send + Sync + Sized + 'static {
 
     /// The target of a symbolic link; `None` for anything else. Fixed for life.
     fn symlink(&self) -> Option<&[u8]>;
+
+    /// Whether this is a link that leads to a place and not along a path (`/proc/PID/fd/N` and its like). Fixed for life.
+    fn is_magic_link(&self) -> bool {
+        false
+    }
+
+    /// Where a magic link leads the task that asks: exactly there, whatever is mounted on it.
+    ///
+    /// Context: not pinned; may block.
+    ///
+    /// # Errors
+    /// `ENOENT`, or what the file system says.
+    fn follow_magic_link(&self) -> Result<PathRef<Self>, WalkError> {
+        Err(WalkError::NotFound)
+    }
 
     /// Whether the dentry was removed from its directory, so that nothing can be mounted on it any more.
     fn is_removed(&self) -> bool;

@@ -352,12 +352,20 @@ impl<D: Dentry> Mount<D> {
 
     /// Joins or leaves a peer group. Context: holds the namespace's lock and the group's.
     pub fn set_peers(&self, peers: Option<(Arc<Group<D>>, Slot)>) {
-        self.propagation.lock().peers = peers;
+        let mut here = self.propagation.lock();
+        if let Some((group, _)) = &peers {
+            group.set_above(here.master.as_ref().map(|link| Arc::clone(&link.group)));
+        }
+        here.peers = peers;
     }
 
     /// Changes whom it receives from. Context: holds the lock of the old and of the new master's group.
     pub fn set_master(&self, master: Option<MasterLink<D>>) {
-        self.propagation.lock().master = master;
+        let mut here = self.propagation.lock();
+        if let Some((group, _)) = &here.peers {
+            group.set_above(master.as_ref().map(|link| Arc::clone(&link.group)));
+        }
+        here.master = master;
     }
 
     /// The device name.

@@ -21,6 +21,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering as CoreOrdering;
+use core::task::Waker;
 
 use hashbrown::HashMap;
 
@@ -31,7 +32,8 @@ use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
-use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
+use crate::sync::plain::{self, AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock};
 use crate::table::{Table, Writer};
 use crate::user_ns::{Charge, UserNs};
 use crate::write_set::WriteSet;
@@ -77,6 +79,11 @@ pub(crate) struct WriterLine<D: Dentry> {
     users: AtomicUsize,
     /// Whether the hash is [`starved`](Writer::starved), as the last writer left it.
     pub(crate) starved: AtomicBool,
+    /// [`NsState::last_id`] of some time ago, for who does not hold the lock.
+    pub(crate) last_id: AtomicU64,
+    /// Whether somebody waits for a change. Set under the lock of `watchers`.
+    watched: AtomicBool,
+    watchers: plain::Mutex<Vec<Waker>>,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
     pub(crate) memory: Memory,
@@ -102,6 +109,8 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) window: bool,
     /// The last unique id given out for this namespace.
     pub(crate) last_id: u64,
+    /// The generation that was announced to those who wait for one.
+    pub(crate) announced: u64,
     /// The namespace is gone; nothing may be attached any more.
     pub(crate) dissolved: bool,
     /// Counted until it is gone.
@@ -122,12 +131,32 @@ pub struct NamespaceSpec {
     pub charge: Option<Charge>,
     /// How many mounts are going to be attached before anybody walks here.
     pub mounts: usize,
+    ids: Option<Ids>,
+}
+
+/// Where a namespace's identifiers come from.
+struct Ids {
+    mounts: Arc<IdSpace>,
+    groups: Arc<IdSpace>,
+    last: u64,
 }
 
 impl NamespaceSpec {
     /// Of the initial user namespace, not counted.
     pub fn new(kind: Kind) -> Self {
-        NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0 }
+        NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0, ids: None }
+    }
+
+    /// For a tree that somebody in `ns` makes, and is going to attach there or elsewhere: its identifiers are those that
+    /// `ns` would give out, and it has the same owner.
+    pub fn anonymous<D: Dentry>(ns: &MntNamespace<D>) -> Self {
+        let ids = Ids {
+            mounts: Arc::clone(&ns.lock.mount_ids),
+            groups: Arc::clone(&ns.lock.group_ids),
+            // Relaxed: an id below the newest is no harm: it is out of order only beside one that is made right now.
+            last: ns.lock.last_id.load(Ordering::Relaxed),
+        };
+        NamespaceSpec { owner: ns.owner().clone(), ids: Some(ids), ..Self::new(Kind::Anonymous) }
     }
 }
 
@@ -189,6 +218,11 @@ impl<D: Dentry> MntNamespace<D> {
     /// `ENOMEM`.
     pub fn from_spec(spec: NamespaceSpec) -> Result<Arc<Self>, NoMemory> {
         let (table, edges) = Table::with_capacity(spec.mounts).ok_or(NoMemory)?;
+        let ids = spec.ids.unwrap_or_else(|| Ids {
+            mounts: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
+            groups: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+            last: 0,
+        });
         let ns = Arc::new_cyclic(|this| MntNamespace {
             this: this.as_ptr(),
             seq: Sequence::new(),
@@ -204,8 +238,11 @@ impl<D: Dentry> MntNamespace<D> {
                 generation: AtomicU64::new(0),
                 users: AtomicUsize::new(0),
                 starved: AtomicBool::new(false),
-                mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
-                group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                last_id: AtomicU64::new(ids.last),
+                watched: AtomicBool::new(false),
+                watchers: plain::Mutex::new(Vec::new()),
+                mount_ids: ids.mounts,
+                group_ids: ids.groups,
                 memory: Memory::new(),
                 state: UnsafeCell::new(NsState {
                     edges,
@@ -214,7 +251,8 @@ impl<D: Dentry> MntNamespace<D> {
                     mountpoints: HashMap::new(),
                     touched: Vec::new(),
                     window: false,
-                    last_id: 0,
+                    last_id: ids.last,
+                    announced: 0,
                     dissolved: false,
                     charge: spec.charge,
                     fragments: 0,
@@ -254,6 +292,36 @@ impl<D: Dentry> MntNamespace<D> {
         self.lock.generation.load(Ordering::Acquire)
     }
 
+    /// Wakes `waker` once, after the next change that a listing shows, unless the generation is not `seen` any more: then
+    /// it answers `false`, and forgets the waker (poll(2) on `/proc/PID/mountinfo`).
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn watch(&self, seen: u64, waker: &Waker) -> Result<bool, NoMemory> {
+        let mut watchers = self.lock.watchers.lock();
+        watchers.try_reserve(1).map_err(|_| NoMemory)?;
+        watchers.push(waker.clone());
+        // SeqCst, with the load in `announce`: either this generation is the new one, or the change finds the waker.
+        self.lock.watched.store(true, Ordering::SeqCst);
+        if self.lock.generation.load(Ordering::SeqCst) == seen {
+            return Ok(true);
+        }
+        watchers.pop();
+        Ok(false)
+    }
+
+    /// Those who wait for a change, if there was one. Context: holds the namespace's lock.
+    pub(crate) fn announce(&self, announced: &mut u64) -> Vec<Waker> {
+        let now = self.lock.generation.load(Ordering::SeqCst);
+        // SeqCst: pairs with `watch`.
+        if core::mem::replace(announced, now) == now || !self.lock.watched.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let mut watchers = self.lock.watchers.lock();
+        self.lock.watched.store(false, Ordering::SeqCst);
+        core::mem::take(&mut *watchers)
+    }
+
     /// Called before a change that allocates: makes room for it, or refuses. Umounts do without, and so never wait.
     ///
     /// Context: not pinned; no lock held; may wait a little.
@@ -288,8 +356,9 @@ impl<D: Dentry> MntNamespace<D> {
     }
 
     pub(crate) fn bump_generation(&self) {
-        // Release: see `generation`. Read-modify-write: a master's change shows in its slaves' namespaces, unlocked.
-        self.lock.generation.fetch_add(1, Ordering::Release);
+        // SeqCst: see `generation` and `watch`. Read-modify-write: a master's change shows in its slaves' namespaces,
+        // unlocked.
+        self.lock.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The mount attached on `dentry` in `parent`, if any. At most one: a stack is climbed root by root.

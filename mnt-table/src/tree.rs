@@ -200,6 +200,8 @@ impl<D: Dentry> WriteSet<D> {
         state.order.reserve(1)?;
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
+        // Relaxed: see `NamespaceSpec::anonymous`.
+        ns.lock.last_id.store(state.last_id, Ordering::Relaxed);
         Ok(mount)
     }
 

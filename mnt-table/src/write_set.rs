@@ -23,6 +23,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::task::Waker;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -53,6 +54,7 @@ pub enum Missing<D: Dentry> {
 
 /// What an operation is going to lock.
 pub struct LockPlan<D: Dentry> {
+    /// Some may be in it twice.
     groups: Vec<Arc<Group<D>>>,
     /// Groups whose receivers' namespaces are needed too, through all their slaves.
     closures: Vec<Arc<Group<D>>>,
@@ -77,16 +79,12 @@ impl<D: Dentry> LockPlan<D> {
 
     /// Also `group`.
     pub fn group(&mut self, group: &Arc<Group<D>>) {
-        if !self.groups.iter().any(|have| Arc::ptr_eq(have, group)) {
-            self.groups.push(Arc::clone(group));
-        }
+        self.groups.push(Arc::clone(group));
     }
 
     /// Also `group`, the groups of its slaves and of theirs, and the namespaces of all their members.
     pub fn receivers(&mut self, group: &Arc<Group<D>>) {
-        if !self.closures.iter().any(|have| Arc::ptr_eq(have, group)) {
-            self.closures.push(Arc::clone(group));
-        }
+        self.closures.push(Arc::clone(group));
     }
 
     /// What planning was missing; the next [`LockPlan::lock`] has it.
@@ -526,8 +524,10 @@ impl<D: Dentry> Drop for WriteSet<D> {
         self.close_windows();
         self.release_mountpoints();
         let mut waits = false;
+        let mut watchers = Vec::new();
         for at in 0..self.namespaces.len() {
             let ns = Arc::clone(&self.namespaces[at]);
+            watchers.append(&mut ns.announce(&mut self.namespace_mut(&ns).announced));
             let edges = &mut self.namespace_mut(&ns).edges;
             if edges.starved() {
                 edges.catch_up(&ns.table);
@@ -546,6 +546,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
             // SAFETY: locked by `lock_group`, unlocked here only.
             unsafe { group.lock.unlock() };
         }
+        watchers.into_iter().for_each(Waker::wake);
         for ended in self.ended.drain(..) {
             match ended {
                 Ended::Dead(mount) => {

@@ -13,6 +13,7 @@
 //! | [`attach`] | `attach_recursive_mnt`, `propagate_mnt` | mount, bind and move with their copies |
 //! | [`beneath`] | `can_move_mount_beneath` | what may go beneath a mount |
 //! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
+//! | [`dominating`] | `get_dominating_id` | whom a slave receives from, as far as a reader sees |
 //! | [`pivot_root`] | `pivot_root` | exchange of the root |
 //!
 //! Sources: the kernel's "Shared Subtrees" text; mount_namespaces(7); pivot_root(2).
@@ -24,6 +25,7 @@ extern crate alloc;
 pub mod attach;
 pub mod beneath;
 pub mod copy_tree;
+pub mod dominating;
 pub mod graph;
 pub mod pivot_root;
 pub mod receivers;

@@ -1,17 +1,15 @@
 //! The lines of `/proc/PID/mountinfo`: which mounts a task sees, where, and with which tags.
 //!
-//! Taken under the namespace's lock, so a listing is one moment; and under the locks of the groups up the chains of
-//! masters, to tell the dominating group (`propagate_from`).
+//! Taken under the namespace's lock, so a listing is one moment of the namespace.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use mnt_table::mount::MountFlags;
 use mnt_table::namespace::MntNamespace;
-use mnt_table::{Dentry, Group, Guard, LockPlan, Missing, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Guard, Mount, WriteSet, pin};
+use propagate::dominating::Dominating;
 use propagate::pivot_root::{Position, is_reachable};
-use propagate::{Retry, with_locks};
 
 use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
 use crate::{Errno, Show, Task};
@@ -22,7 +20,7 @@ use crate::{Errno, Show, Task};
 /// `ENOMEM`.
 pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
     let (ns, fs) = (task.namespace(), task.fs());
-    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &fs.root(), show))?)
+    Ok(list(&WriteSet::one(&ns), &ns, &fs.root(), show))
 }
 
 fn list<D: Dentry>(
@@ -30,54 +28,15 @@ fn list<D: Dentry>(
     ns: &Arc<MntNamespace<D>>,
     root: &Position<D>,
     show: &impl Show<D>,
-) -> Result<Vec<MountInfo>, Retry<D>> {
+) -> Vec<MountInfo> {
     let guard = pin();
-    let mut visible = Vec::new();
-    // Groups with a member that this reader sees.
-    let mut groups: BTreeMap<u64, u32> = BTreeMap::new();
-    for mount in locks.mounts(ns) {
-        let top = (Arc::clone(mount), Arc::clone(mount.root()));
-        if is_reachable(locks, &top, root) {
-            if let Some((group, _)) = mount.propagation().peers {
-                groups.insert(group.stamp(), group.id());
-            }
-            visible.push(mount);
-        }
-    }
-    let mut missing = Vec::new();
-    let mut lines = Vec::new();
-    for mount in visible {
-        match propagate_from(locks, mount, &groups) {
-            Ok(from) => lines.push(line(locks, mount, root, from, show, &guard)),
-            Err(group) => missing.push(Missing::Group(group)),
-        }
-    }
-    if missing.is_empty() { Ok(lines) } else { Err(Retry::With(missing)) }
-}
-
-/// The dominating group of a slave: the first one up the chain of masters that the reader sees, if it is not the direct
-/// master's. An error names a group that must be locked to look further.
-fn propagate_from<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Mount<D>,
-    groups: &BTreeMap<u64, u32>,
-) -> Result<Option<u32>, Arc<Group<D>>> {
-    let Some(direct) = mount.propagation().master.map(|link| link.group) else { return Ok(None) };
-    let mut at = Arc::clone(&direct);
-    loop {
-        if let Some(id) = groups.get(&at.stamp()) {
-            return Ok((at.stamp() != direct.stamp()).then_some(*id));
-        }
-        if !locks.holds_group(&at) {
-            return Err(at);
-        }
-        let members = &locks.group(&at).members;
-        let above = members.first().and_then(|first| members.get(first).mount.propagation().master);
-        match above {
-            Some(link) => at = link.group,
-            None => return Ok(None),
-        }
-    }
+    let mut dominating = Dominating::default();
+    let visible: Vec<_> = locks
+        .mounts(ns)
+        .filter(|mount| is_reachable(locks, &(Arc::clone(mount), Arc::clone(mount.root())), root))
+        .collect();
+    visible.iter().for_each(|mount| dominating.sees(mount));
+    visible.into_iter().map(|mount| line(locks, mount, root, dominating.of(mount), show, &guard)).collect()
 }
 
 fn line<D: Dentry>(
