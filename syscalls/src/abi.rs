@@ -6,8 +6,10 @@
 use linux_raw_sys::general as abi;
 use mnt_table::Dentry;
 
+use crate::fsopen::Config;
+use crate::move_mount::End;
 use crate::user_memory::{Text, mount_data, optional_name};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, fsopen, move_mount, open_tree, setattr};
 
 /// Makes the system call `nr` with the arguments `args`. The result is what the call returns; an error is returned to the
 /// task as its negative number.
@@ -40,7 +42,33 @@ pub fn dispatch<D: Dentry, K: Kernel<D>>(kernel: &K, nr: usize, args: [usize; 6]
             task.fchdir(&file)?;
         }
         abi::__NR_unshare => crate::namespaces::unshare(kernel, a as u64)?,
+        abi::__NR_fsopen => return descriptor(fsopen::fsopen(kernel, a, b as u32)),
+        abi::__NR_fspick => return descriptor(fsopen::fspick(kernel, a as i32, b, c as u32)),
+        abi::__NR_fsmount => {
+            return descriptor(fsopen::fsmount(kernel, a as i32, b as u32, c as u32));
+        }
+        abi::__NR_fsconfig => {
+            let config = Config { command: b as u32, key: c, value: d, aux: e as i32 };
+            fsopen::fsconfig(kernel, a as i32, config)?;
+        }
+        abi::__NR_open_tree => {
+            return descriptor(open_tree::open_tree(kernel, a as i32, b, c as u32));
+        }
+        abi::__NR_open_tree_attr => {
+            return descriptor(open_tree::open_tree_attr(kernel, a as i32, b, c as u32, (d, e)));
+        }
+        abi::__NR_move_mount => {
+            let (from, to) = (End { dfd: a as i32, path: b }, End { dfd: c as i32, path: d });
+            move_mount::move_mount(kernel, from, to, e as u32)?;
+        }
+        abi::__NR_mount_setattr => {
+            setattr::mount_setattr(kernel, a as i32, b, c as u32, (d, e))?;
+        }
         _ => return Err(Errno::ENOSYS),
     }
     Ok(0)
+}
+
+fn descriptor(result: Result<i32, Errno>) -> Result<usize, Errno> {
+    result.map(|fd| fd as usize)
 }

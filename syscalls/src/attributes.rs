@@ -4,6 +4,7 @@
 use linux_raw_sys::general as abi;
 use mnt_table::MountFlags;
 
+use crate::Errno;
 use crate::mountinfo::OptionFlags;
 
 /// A flag in each of them. Access times are apart, but for the words of listings.
@@ -53,6 +54,19 @@ pub fn remounted(flags: u32, old: MountFlags) -> MountFlags {
 /// The per-mount flags in `MOUNT_ATTR_*`, access times aside but for `NODIRATIME`.
 pub fn from_attr(attr: u64) -> MountFlags {
     FLAGS.iter().filter(|(_, _, bit, _)| attr & u64::from(*bit) != 0).map(|(flag, ..)| *flag).collect()
+}
+
+/// The kind of access times in `MOUNT_ATTR_*`.
+///
+/// # Errors
+/// `EINVAL`: more than one.
+pub fn times_from_attr(attr: u64) -> Result<MountFlags, Errno> {
+    match attr as u32 & abi::MOUNT_ATTR__ATIME {
+        abi::MOUNT_ATTR_RELATIME => Ok(MountFlags::RELATIME),
+        abi::MOUNT_ATTR_NOATIME => Ok(MountFlags::NOATIME),
+        abi::MOUNT_ATTR_STRICTATIME => Ok(MountFlags::empty()),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// The per-mount flags as `MOUNT_ATTR_*`.

@@ -284,6 +284,35 @@ impl<D: Dentry> Context<D> {
         }
     }
 
+    /// Changes the instance, whose flags are `old` (`FSCONFIG_CMD_RECONFIGURE`). The caller made sure of the phase and of
+    /// who may.
+    ///
+    /// Context: as [`Context::create`].
+    ///
+    /// # Errors
+    /// `EINVAL`: flags were spoken of that cannot change. What the file system says. Then the context is of no use any
+    /// more.
+    pub fn reconfigure(&mut self, old: SuperFlags) -> Result<(), Errno> {
+        let (Some(configure), Some(instance)) = (&mut self.configure, &self.instance) else {
+            return Err(Errno::EBUSY);
+        };
+        let flags = old.difference(self.mask) | self.flags.intersection(self.mask);
+        let done = if SuperFlags::CHANGEABLE.contains(self.mask) {
+            configure.reconfigure(instance.root(), flags, &mut self.log)
+        } else {
+            Err(Errno::EINVAL)
+        };
+        if done.is_err() {
+            self.fail();
+        }
+        done
+    }
+
+    /// It is of no use any more.
+    pub(crate) fn fail(&mut self) {
+        self.phase = Phase::Failed;
+    }
+
     /// Forgets the parameters; what comes next is a change of the instance.
     pub fn clean(&mut self) {
         self.configure = None;

@@ -7,7 +7,7 @@ use mnt_table::{Dentry, MntNamespace, PathRef, UserNs};
 
 use crate::context::Context;
 use crate::task::leave;
-use crate::{Errno, Task};
+use crate::{Errno, Task, detached};
 
 /// What a file descriptor refers to. The kernel keeps it in an `Arc` that all descriptors of one open file share, and drops
 /// it with the last of them, where it may block: that can be the end of mounts.
@@ -20,6 +20,8 @@ pub struct File<D: Dentry> {
 pub enum Object<D: Dentry> {
     /// Nothing that this crate cares about.
     Plain,
+    /// The root of a tree that fsmount(2) or open_tree(2) made, and that ends with the file unless it is attached.
+    Tree,
     /// fsopen(2), fspick(2).
     Context(BlockingMutex<Context<D>>),
     /// `/proc/PID/ns/mnt`.
@@ -61,6 +63,15 @@ impl<D: Dentry> File<D> {
         match &self.object {
             Object::Context(context) => Ok(context),
             _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl<D: Dentry> Drop for File<D> {
+    /// Context: no lock of the mount table held; may block.
+    fn drop(&mut self) {
+        if let (Object::Tree, Some(root)) = (&self.object, &self.path) {
+            detached::close(&root.mount.to_arc());
         }
     }
 }

@@ -70,6 +70,12 @@ pub trait FileSystems<D: Dentry>: Sync {
 
     /// The flags of the instance that `root` is in.
     fn super_flags(&self, root: &Arc<D>) -> SuperFlags;
+
+    /// Whether a directory is empty and stays so, being there only to be mounted on (`/proc/sys/fs/binfmt_misc`).
+    fn is_permanently_empty(&self, dentry: &Arc<D>) -> bool {
+        let _ = dentry;
+        false
+    }
 }
 
 /// The type that a user means by `name`, and the subtype that stands behind a dot; it may be empty.
@@ -183,6 +189,7 @@ pub trait Configure<D: Dentry>: Send {
     /// Context: as [`Configure::get_tree`].
     ///
     /// # Errors
-    /// What the file system says; then it is as before.
+    /// `EBUSY`: it is to become read-only, and is written to through one of its mounts, or has a file that is open and
+    /// removed. What else the file system says. Then it is as before.
     fn reconfigure(&mut self, root: &Arc<D>, flags: SuperFlags, log: &mut Log) -> Result<(), Errno>;
 }

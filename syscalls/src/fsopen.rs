@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::fsconfig_command as command;
 use mnt_table::sync::BlockingMutex;
-use mnt_table::{Dentry, MountFlags, MountSpec, PathRef, pin};
+use mnt_table::{Dentry, LockPlan, MountFlags, MountSpec};
 
-use crate::attributes::{flags_with_times, from_attr};
+use crate::attributes::{from_attr, times_from_attr};
 use crate::context::{Context, Phase};
 use crate::detached::Detached;
 use crate::file::Object;
@@ -46,12 +46,7 @@ pub fn fsopen<D: Dentry, K: Kernel<D>>(kernel: &K, fs_name: usize, flags: u32) -
 ///
 /// # Errors
 /// `EPERM`, `EINVAL`: flags, or not the root of a mount; those of the walk and of [`Kernel::install`].
-pub fn fspick<D: Dentry, K: Kernel<D>>(
-    kernel: &K,
-    dfd: i32,
-    path: usize,
-    flags: u32,
-) -> Result<i32, Errno> {
+pub fn fspick<D: Dentry, K: Kernel<D>>(kernel: &K, dfd: i32, path: usize, flags: u32) -> Result<i32, Errno> {
     let task = kernel.task();
     task.may_mount()?;
     let known = abi::FSPICK_CLOEXEC
@@ -72,11 +67,7 @@ pub fn fspick<D: Dentry, K: Kernel<D>>(
     install(kernel, context, flags & abi::FSPICK_CLOEXEC != 0)
 }
 
-fn install<D: Dentry, K: Kernel<D>>(
-    kernel: &K,
-    context: Context<D>,
-    cloexec: bool,
-) -> Result<i32, Errno> {
+fn install<D: Dentry, K: Kernel<D>>(kernel: &K, context: Context<D>, cloexec: bool) -> Result<i32, Errno> {
     kernel.install(File::new(None, Object::Context(BlockingMutex::new(context))), cloexec)
 }
 
@@ -208,12 +199,7 @@ fn command<D: Dentry, K: Kernel<D>>(
 /// # Errors
 /// `EPERM`: who, or too revealing. `EINVAL`: flags; no context; no instance. `EBADF`. `EBUSY`: mounted already. `ENOSPC`:
 /// too many namespaces. `ENOMEM`; those of [`Kernel::install`].
-pub fn fsmount<D: Dentry, K: Kernel<D>>(
-    kernel: &K,
-    fd: i32,
-    flags: u32,
-    attr: u32,
-) -> Result<i32, Errno> {
+pub fn fsmount<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, flags: u32, attr: u32) -> Result<i32, Errno> {
     let task = kernel.task();
     task.may_mount()?; // 1
     if flags & !abi::FSMOUNT_CLOEXEC != 0 {
@@ -235,15 +221,14 @@ pub fn fsmount<D: Dentry, K: Kernel<D>>(
     }
     let source: Arc<[u8]> = Arc::from(context.source().unwrap_or(b"none"));
     context.clean();
-    let tree = Detached::empty(ns.owner(), None)?;
-    let mount = tree.fill(|locks, to| {
+    let root = Detached::empty(&ns, None)?.fill(LockPlan::new(&ns), |locks, to| {
         let spec = MountSpec::new(Arc::clone(&root), flags_of_mount, Arc::clone(&source));
         let mount = locks.new_mount(to, spec)?;
         locks.attach_root(to, &mount);
         Ok(mount)
     })?;
     drop(context);
-    kernel.install(tree.into_file(&mount, &root)?, flags & abi::FSMOUNT_CLOEXEC != 0)
+    kernel.install(File::new(Some(root), Object::Tree), flags & abi::FSMOUNT_CLOEXEC != 0)
 }
 
 /// The flags of a mount made with these attributes.
@@ -261,5 +246,5 @@ fn new_mount_flags(attr: u32) -> Result<MountFlags, Errno> {
     if attr & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    Ok(from_attr(attr.into()) | flags_with_times(attr.into())?)
+    Ok(from_attr(attr.into()) | times_from_attr(attr.into())?)
 }

@@ -13,7 +13,9 @@
 //! | [`umount`] | `umount2(2)` |
 //! | [`pivot_root`] | `pivot_root(2)` |
 //! | [`namespaces`] | `unshare(2)` |
-//! | [`context`] | file system contexts |
+//! | [`context`], [`fsopen`] | file system contexts; `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`, `fspick(2)` |
+//! | [`open_tree`], [`move_mount`], [`setattr`] | `open_tree(2)`, `open_tree_attr(2)`; `move_mount(2)`; `mount_setattr(2)` |
+//! | [`attributes`], [`sysctl`] | flags of mounts in all their spellings; `fs.mount-max` |
 //! | [`entry`] | mounts elsewhere on an entry that `rmdir(2)` and its like remove |
 //! | [`listing`] | the lines of `/proc/PID/mountinfo` |
 //! | [`mountinfo`] | the text of such a line |
@@ -23,18 +25,27 @@
 extern crate alloc;
 
 pub mod abi;
+pub mod attributes;
 pub mod context;
 pub mod credentials;
+mod detached;
 pub mod entry;
 pub mod errno;
 pub mod file;
 pub mod file_system;
+pub mod fsopen;
 pub mod kernel;
 pub mod listing;
 pub mod mount;
 pub mod mountinfo;
+pub mod move_mount;
 pub mod namespaces;
+pub mod open_tree;
+mod path;
 pub mod pivot_root;
+mod scope;
+pub mod setattr;
+pub mod sysctl;
 pub mod task;
 pub mod umount;
 pub mod user_memory;
@@ -45,6 +56,3 @@ pub use file::File;
 pub use file_system::FileSystems;
 pub use kernel::{Kernel, Show};
 pub use task::Task;
-
-/// `fs.mount-max`: mounts that one namespace can have.
-pub const MOUNTS_MAX: usize = 100_000;

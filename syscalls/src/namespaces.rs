@@ -98,7 +98,8 @@ fn new_namespace<D: Dentry>(
 fn empty_namespace<D: Dentry>(task: &Task<D>, owner: &UserNs) -> Result<NamespaceRef<D>, Errno> {
     let charge = Some(owner.charge()?);
     task.namespace().make_room().map_err(Error::from)?;
-    let spec = NamespaceSpec { owner: owner.clone(), charge, ..NamespaceSpec::new(Kind::Ordinary) };
+    let mut spec = NamespaceSpec::new(Kind::Ordinary);
+    (spec.owner, spec.charge) = (owner.clone(), charge);
     let ns = MntNamespace::from_spec(spec).map_err(Error::from)?;
     Ok(NamespaceRef::new(&ns))
 }

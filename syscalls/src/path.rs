@@ -37,12 +37,7 @@ impl<D: Dentry> Argument<D> {
     ///
     /// # Errors
     /// `EFAULT`, `ENAMETOOLONG`; `ENOENT`: it is empty and must not be; `EBADF`; `ENOTDIR`: `dfd` is no directory.
-    pub(crate) fn read<K: Kernel<D>>(
-        kernel: &K,
-        dfd: i32,
-        addr: usize,
-        empty: Empty,
-    ) -> Result<Self, Errno> {
+    pub(crate) fn read<K: Kernel<D>>(kernel: &K, dfd: i32, addr: usize, empty: Empty) -> Result<Self, Errno> {
         let path = if addr == 0 && empty == Empty::NullIsHere {
             Vec::new()
         } else {
@@ -51,6 +46,14 @@ impl<D: Dentry> Argument<D> {
         if path.is_empty() && empty == Empty::Refused {
             return Err(Errno::ENOENT);
         }
+        Self::from_path(kernel, dfd, path)
+    }
+
+    /// As [`Argument::read`], of a path at hand; an empty one is the descriptor's own place.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTDIR`.
+    pub(crate) fn from_path<K: Kernel<D>>(kernel: &K, dfd: i32, path: Vec<u8>) -> Result<Self, Errno> {
         if path.starts_with(b"/") {
             return Ok(Argument::Path(path, None));
         }

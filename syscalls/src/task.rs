@@ -13,6 +13,7 @@ use propagate::umount::dissolve;
 use propagate::with_locks;
 
 use crate::credentials::Capabilities;
+use crate::detached::until_memory;
 use crate::user_memory::Text;
 use crate::{Credentials, Errno, File};
 
@@ -222,9 +223,6 @@ impl<D: Dentry> Drop for Task<D> {
 /// One user of `ns` less; the last one takes the namespace down.
 pub(crate) fn leave<D: Dentry>(ns: &Arc<MntNamespace<D>>) {
     if ns.put_user() {
-        // Short of memory for the plan: again, until there is some. A namespace without users is nobody's to return to.
-        while with_locks(LockPlan::new(ns), |locks| dissolve(locks, ns)).is_err() {
-            mnt_table::reclaim::quiesce();
-        }
+        until_memory(|| with_locks(LockPlan::new(ns), |locks| dissolve(locks, ns)).map(drop));
     }
 }

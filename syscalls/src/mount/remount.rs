@@ -43,8 +43,7 @@ pub(super) fn super_block<D: Dentry>(
     let new = with_locks(LockPlan::new(&call.ns), |locks| new_flags(call, locks))?;
     let flags = SuperFlags::from_bits_truncate(call.flags);
     let fs_type = kernel.type_of(mount.root());
-    let mut context =
-        Context::for_reconfigure(fs_type, mount.root(), flags, SuperFlags::CHANGEABLE)?;
+    let mut context = Context::for_reconfigure(fs_type, mount.root(), flags, SuperFlags::CHANGEABLE)?;
     context.set_options(data)?; // 4
     call.task.may_reconfigure(mount.super_block())?; // 5
     context.reconfigure(kernel.super_flags(mount.root()))?; // 6 to 8

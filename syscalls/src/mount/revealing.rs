@@ -25,8 +25,7 @@ pub(crate) fn check<D: Dentry>(
         return Ok(flags);
     }
     let allowed = with_locks(LockPlan::new(ns), |locks| {
-        let same_type =
-            |mount: &&Arc<Mount<D>>| kernel.type_of(mount.root()).name() == fs_type.name();
+        let same_type = |mount: &&Arc<Mount<D>>| kernel.type_of(mount.root()).name() == fs_type.name();
         Ok(locks.mounts(ns).filter(same_type).find_map(|mount| allows(kernel, locks, mount, flags)))
     })?;
     allowed.map(|locks| flags | locks).ok_or(Errno::EPERM)
@@ -45,8 +44,7 @@ fn allows<D: Dentry>(
     }
     let times = |flags: MountFlags| flags.intersection(MountFlags::TIMES);
     let covers_nothing = |child: &Arc<Mount<D>>| {
-        !locks.is_locked(child)
-            || locks.mountpoint(child).is_some_and(|on| kernel.is_permanently_empty(on))
+        !locks.is_locked(child) || locks.mountpoint(child).is_some_and(|on| kernel.is_permanently_empty(on))
     };
     let shows_all = mount.root().parent(&pin()).is_none()
         && (!has.contains(MountFlags::LOCK_READONLY) || flags.contains(MountFlags::READONLY))
