@@ -83,6 +83,12 @@ pub trait Dentry: Send + Sync + Sized + 'static {
         None
     }
 
+    /// Whether this is the file of a namespace or a process (nsfs, pidfs): it can be bound though the mount that it is
+    /// reached through is the kernel's own.
+    fn is_handle(&self) -> bool {
+        self.mnt_namespace().is_some()
+    }
+
     /// A mount whose root this is was made.
     ///
     /// Context: may be under the locks of a change; must not block.
@@ -119,6 +125,11 @@ pub trait SuperBlock: Send + Sync + 'static {
     ///
     /// Context: no lock of this crate held; not pinned; may block.
     fn shutdown(&self);
+
+    /// Gives up what users of this instance wait for (umount2(2) with `MNT_FORCE`).
+    ///
+    /// Context: as [`SuperBlock::shutdown`].
+    fn abort(&self) {}
 
     /// The user namespace that owns this instance.
     fn user_ns(&self) -> UserNs {

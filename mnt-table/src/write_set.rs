@@ -51,6 +51,8 @@ pub enum Missing<D: Dentry> {
     Group(Arc<Group<D>>),
     /// A group whose receivers' namespaces are changed, its slaves' included.
     Receivers(Arc<Group<D>>),
+    /// A namespace that is read or changed.
+    Namespace(Arc<MntNamespace<D>>),
 }
 
 /// What an operation is going to lock.
@@ -93,6 +95,7 @@ impl<D: Dentry> LockPlan<D> {
         match missing {
             Missing::Group(group) => self.group(&group),
             Missing::Receivers(group) => self.receivers(&group),
+            Missing::Namespace(ns) => self.namespace(&ns),
         }
     }
 

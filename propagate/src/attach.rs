@@ -369,7 +369,7 @@ fn relate<D: Dentry>(
 }
 
 /// The index of the end of the stack that begins with the tree's root.
-fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
+pub fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
     let on_root_of = |at: usize, place: &Inside<D>| {
         place
             .as_ref()

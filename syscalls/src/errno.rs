@@ -1,6 +1,7 @@
 //! Error numbers, and what the lower crates' errors are in them.
 
 use linux_raw_sys::errno;
+use mnt_table::user_ns::TooMany;
 use mnt_table::walk::WalkError;
 
 /// A Linux error number, positive.
@@ -27,7 +28,10 @@ macro_rules! names {
     };
 }
 
-names! { EAGAIN EBUSY EEXIST EINVAL ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTEMPTY EPERM EROFS EXDEV }
+names! {
+    E2BIG EACCES EAGAIN EBADF EBUSY EEXIST EFAULT EINVAL ELOOP EMFILE EMSGSIZE ENAMETOOLONG ENFILE ENODATA ENODEV ENOENT
+    ENOMEM ENOSPC ENOSYS ENOTBLK ENOTDIR ENOTEMPTY ENOTTY EOPNOTSUPP EOVERFLOW EPERM EROFS ESRCH EXDEV
+}
 
 impl Errno {
     /// The number.
@@ -56,6 +60,12 @@ impl From<WalkError> for Errno {
             WalkError::BadFlags => Errno::EINVAL,
             WalkError::NoLastName => Errno::EBUSY,
         }
+    }
+}
+
+impl From<TooMany> for Errno {
+    fn from(TooMany: TooMany) -> Self {
+        Errno::ENOSPC
     }
 }
 

@@ -11,6 +11,7 @@ use mnt_table::{Dentry, Guard, Mount, WriteSet, pin};
 use propagate::dominating::Dominating;
 use propagate::pivot_root::{Position, is_reachable};
 
+use crate::attributes::to_options;
 use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
 use crate::{Errno, Show, Task};
 
@@ -19,8 +20,8 @@ use crate::{Errno, Show, Task};
 /// # Errors
 /// `ENOMEM`.
 pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
-    let ns = task.namespace();
-    Ok(list(&WriteSet::one(&ns), &ns, &task.fs().root(), show))
+    let (ns, fs) = (task.namespace(), task.fs());
+    Ok(list(&WriteSet::one(&ns), &ns, &fs.root(), show))
 }
 
 fn list<D: Dentry>(
@@ -56,7 +57,7 @@ fn line<D: Dentry>(
         minor,
         root: show.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
         mountpoint: path_from(locks, mount, root, guard),
-        options: MountOptions::new(option_flags(mount.flags())),
+        options: MountOptions::new(to_options(mount.flags())),
         tags: PropagationTags {
             shared: here.peers.map(|(group, _)| group.id()),
             master: here.master.map(|link| link.group.id()),
@@ -69,23 +70,9 @@ fn line<D: Dentry>(
     }
 }
 
-fn option_flags(flags: MountFlags) -> OptionFlags {
-    let named = [
-        (MountFlags::READONLY, OptionFlags::RDONLY),
-        (MountFlags::NOSUID, OptionFlags::NOSUID),
-        (MountFlags::NODEV, OptionFlags::NODEV),
-        (MountFlags::NOEXEC, OptionFlags::NOEXEC),
-        (MountFlags::NOATIME, OptionFlags::NOATIME),
-        (MountFlags::NODIRATIME, OptionFlags::NODIRATIME),
-        (MountFlags::RELATIME, OptionFlags::RELATIME),
-        (MountFlags::NOSYMFOLLOW, OptionFlags::NOSYMFOLLOW),
-    ];
-    named.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word).collect()
-}
-
 /// A mount's flags from the words of a mountinfo line.
 pub fn flags_of(options: OptionFlags) -> MountFlags {
-    MountFlags::USER.iter().filter(|flag| options.contains(option_flags(*flag))).collect()
+    MountFlags::USER.iter().filter(|flag| options.contains(to_options(*flag))).collect()
 }
 
 /// The path of a dentry in its file system.

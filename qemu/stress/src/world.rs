@@ -308,7 +308,7 @@ impl Builder {
         let (reader, walker) = (task(&ns, reader.0, reader.1)?, task(&ns, walker.0, walker.1)?);
         // Not every line's mount can be reached: others may be mounted over it.
         let visible = lines.iter().filter_map(|line| {
-            let look = walk_with(walker.fs(), &line.mountpoint, Last::Follow, |found| Ok(found.dentry.id()));
+            let look = walk_with(&walker.fs(), &line.mountpoint, Last::Follow, |found| Ok(found.dentry.id()));
             look.ok().map(|id| (line.mountpoint.clone(), id))
         });
         let visible = visible.collect();
