@@ -1,7 +1,10 @@
 //! The instances that `mount(2)` mounts: one that is there, and new ones.
 
+use std::sync::Arc;
+
+use mnt_table::Dentry;
 use mnt_table::dentry::SuperBlockRef;
-use syscalls::{Errno, FileSystems};
+use syscalls::{Errno, FileSystems, Show};
 use tmpfs::TmpDentry;
 
 use crate::namespace::fresh_tmpfs;
@@ -36,5 +39,23 @@ impl FileSystems<TmpDentry> for Instances {
             Self::FRESH => Ok(SuperBlockRef::new(fresh_tmpfs(self.dev))),
             _ => Err(Errno::ENODEV),
         }
+    }
+}
+
+impl Show<TmpDentry> for Instances {
+    fn device(&self, root: &Arc<TmpDentry>) -> (u32, u32) {
+        (0, root.super_block().dev())
+    }
+
+    fn fs_type(&self, _: &Arc<TmpDentry>) -> Vec<u8> {
+        b"tmpfs".to_vec()
+    }
+
+    fn options(&self, _: &Arc<TmpDentry>) -> Vec<u8> {
+        b"rw".to_vec()
+    }
+
+    fn root_name(&self, _: &Arc<TmpDentry>) -> Option<Vec<u8>> {
+        None
     }
 }

@@ -33,8 +33,7 @@ fn set_type(ns: &Arc<MntNamespace<Name>>, mount: &Arc<Mount<Name>>, to: Propagat
 
 /// A copy of `from`; returns it and the number of mounts that were copied.
 fn copy(from: &Arc<MntNamespace<Name>>) -> (Arc<MntNamespace<Name>>, usize) {
-    let to = MntNamespace::from_spec(NamespaceSpec { mounts: 4, ..NamespaceSpec::new(Kind::Ordinary) })
-        .expect("memory");
+    let to = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(4)).expect("memory");
     let copied = with_locks(LockPlan::new(from), |locks| {
         locks.add_new(&to);
         Ok(clone_namespace(locks, from, &to)?.len())

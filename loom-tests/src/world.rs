@@ -228,8 +228,7 @@ pub fn namespace(fs: &FileSystem) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>)
 
 /// A namespace whose root mount shows what is below `root`.
 pub fn namespace_of(root: &Arc<Name>) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>) {
-    let ns = MntNamespace::from_spec(NamespaceSpec { mounts: 4, ..NamespaceSpec::new(Kind::Ordinary) })
-        .expect("memory");
+    let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(4)).expect("memory");
     let mut locks = WriteSet::one(&ns);
     let root = new_mount(&mut locks, &ns, root);
     locks.attach_root(&ns, &root);

@@ -206,6 +206,8 @@ pub(crate) struct TreeLinks<D: Dentry> {
     pub(crate) locked: bool,
     /// How many children are `CONNECTED`.
     pub(crate) connected: usize,
+    /// What a change noted here while it planned, and which change that was.
+    pub(crate) marks: (u64, u8),
 }
 
 /// An instance of a subtree of a file system somewhere in a tree.
@@ -309,6 +311,7 @@ impl<D: Dentry> Mount<D> {
                 unbindable: false,
                 locked: false,
                 connected: 0,
+                marks: (0, 0),
             }),
         })
     }

@@ -27,7 +27,7 @@ use hashbrown::HashMap;
 
 use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
-use crate::list::{List, NoMemory};
+use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
@@ -102,6 +102,8 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) root: Option<Arc<Mount<D>>>,
     /// All mounts, by unique id. This is the count that stands for "in a tree".
     pub(crate) order: List<Arc<Mount<D>>>,
+    /// The last one that entered `order`, if it still is there.
+    pub(crate) entered: Option<Slot>,
     /// By the dentry's address.
     pub(crate) mountpoints: HashMap<usize, Arc<Mountpoint<D>>>,
     /// Mountpoints that may have become unused in this operation.
@@ -145,6 +147,11 @@ impl NamespaceSpec {
     /// Of the initial user namespace, not counted.
     pub fn new(kind: Kind) -> Self {
         NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0, ids: None }
+    }
+
+    /// For `mounts` that are going to be attached before anybody walks there.
+    pub fn with_mounts(self, mounts: usize) -> Self {
+        NamespaceSpec { mounts, ..self }
     }
 
     /// For a tree that somebody in `ns` makes, and is going to attach there or elsewhere: its identifiers are those that
@@ -248,6 +255,7 @@ impl<D: Dentry> MntNamespace<D> {
                     edges,
                     root: None,
                     order: List::new(),
+                    entered: None,
                     mountpoints: HashMap::new(),
                     touched: Vec::new(),
                     window: false,

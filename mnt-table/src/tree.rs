@@ -386,7 +386,7 @@ impl<D: Dentry> WriteSet<D> {
         }
         for mount in core::iter::once(root).chain(below) {
             let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
-            drop(self.namespace_mut(&from).order.remove(place));
+            drop(self.leave_order(&from, place));
             // Release [Home]: after the edges in the new hash.
             mount.ns.store(Arc::as_ptr(&to).cast_mut(), Ordering::Release);
             self.enter_order(&to, mount);
@@ -433,7 +433,7 @@ impl<D: Dentry> WriteSet<D> {
     pub fn leave(&mut self, mount: &Arc<Mount<D>>, how: Leave, guard: &Guard) {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
         let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
-        let life = self.namespace_mut(&ns).order.remove(place);
+        let life = self.leave_order(&ns, place);
         if how != Leave::Dead && !planted("detached_count_late") {
             // Before anybody can see DETACHED: whoever puts the last reference may settle the mount at once, long
             // before this change is over, and takes this count.
@@ -534,23 +534,39 @@ impl<D: Dentry> WriteSet<D> {
 
     /// Puts `mount` in `ns`'s order of creation.
     fn enter_order(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
-        let order = &mut self.namespace_mut(ns).order;
-        // Nearly always the youngest.
-        let mut before = order.last();
+        let state = self.namespace_mut(ns);
+        let order = &mut state.order;
+        // Beside the one before it, nearly always: trees come in order, copies in reverse.
+        let mut before = state.entered.or(order.last());
         while let Some(slot) = before
             && order.get(slot).unique_id() > mount.unique_id()
         {
             before = order.prev(slot);
         }
+        while let Some(next) = before.map_or(order.first(), |slot| order.next(slot))
+            && order.get(next).unique_id() < mount.unique_id()
+        {
+            before = Some(next);
+        }
         let slot = match before {
             Some(slot) => order.insert_after(slot, Arc::clone(mount)),
             None => order.push_front(Arc::clone(mount)),
         };
+        state.entered = Some(slot);
         self.tree_mut(mount).in_order = Some(slot);
         let state = self.namespace_mut(ns);
         state.last_id = state.last_id.max(mount.unique_id());
         // Relaxed: published with the edge.
         mount.state.store(state::LIVE, Ordering::Relaxed);
+    }
+
+    /// Takes the mount at `place` out of `ns`'s order of creation; returns the count that stands for being in a tree.
+    fn leave_order(&mut self, ns: &MntNamespace<D>, place: Slot) -> Arc<Mount<D>> {
+        let state = self.namespace_mut(ns);
+        if state.entered == Some(place) {
+            state.entered = None;
+        }
+        state.order.remove(place)
     }
 
     fn edge_of(&self, mount: &Mount<D>) -> NonNull<Edge<D>> {

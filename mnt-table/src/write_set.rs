@@ -29,6 +29,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
+use crate::id::unique_after;
 use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
@@ -221,6 +222,8 @@ pub struct WriteSet<D: Dentry> {
     last_home: Cell<usize>,
     receiving: Vec<Arc<MntNamespace<D>>>,
     ended: SmallVec<[Ended<D>; 2]>,
+    /// Tells this change's marks on mounts from others'; 0 while there are none.
+    stamp: u64,
 }
 
 /// A mount that left its tree in this change.
@@ -241,6 +244,7 @@ impl<D: Dentry> WriteSet<D> {
             last_home: Cell::new(0),
             receiving: Vec::new(),
             ended: SmallVec::new(),
+            stamp: 0,
         }
     }
 
@@ -399,6 +403,32 @@ impl<D: Dentry> WriteSet<D> {
         mount.tree_memory.change();
         // SAFETY: as in `tree`; `&mut self` excludes every other borrow through this set.
         unsafe { &mut *mount.tree.get() }
+    }
+
+    /// Adds `bits` to what this change noted at `mount`: sets of mounts without memory of their own.
+    pub fn mark(&mut self, mount: &Mount<D>, bits: u8) {
+        if self.stamp == 0 {
+            self.stamp = unique_after(0);
+        }
+        let stamp = self.stamp;
+        let marks = &mut self.tree_mut(mount).marks;
+        let before = if marks.0 == stamp { marks.1 } else { 0 };
+        *marks = (stamp, before | bits);
+    }
+
+    /// Takes `bits` away again.
+    pub fn unmark(&mut self, mount: &Mount<D>, bits: u8) {
+        let left = self.marks(mount) & !bits;
+        self.tree_mut(mount).marks.1 = left;
+    }
+
+    /// What this change noted at `mount`; nothing where its namespace is not held.
+    pub fn marks(&self, mount: &Mount<D>) -> u8 {
+        if self.stamp == 0 || self.home(mount).is_none() {
+            return 0;
+        }
+        let (stamp, bits) = self.tree(mount).marks;
+        if stamp == self.stamp { bits } else { 0 }
     }
 
     fn check_home(&self, mount: &Mount<D>) {

@@ -13,10 +13,10 @@
 //! Receivers in anonymous namespaces are skipped, but their peers and slaves are not. Trees that come to a namespace with
 //! another owner are locked there.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::tree::Joint;
 use mnt_table::{Dentry, Guard, Kind, MntNamespace, Mount, UserNs, WriteSet, pin};
 use smallvec::SmallVec;
@@ -247,12 +247,14 @@ fn plan_copies<D: Dentry>(
     let without = without_namespace_files(tree);
     let tree = without.as_ref().unwrap_or(tree);
     let mut copies: Vec<Copy<D>> = Vec::new();
-    // By set: its upstream set, and its latest copy.
-    let mut sets: BTreeMap<usize, (usize, Option<usize>)> = BTreeMap::new();
-    let mut pending = BTreeMap::from([(ns.id(), *fresh)]);
+    // Its upstream set, and its latest copy, of each set; they are counted in the order of visits.
+    let mut sets: Vec<(usize, Option<usize>)> = alloc::vec![(0, None)];
+    let mut pending: HashMap<_, usize> = HashMap::from([(ns.id(), *fresh)]);
     let top = topmost(tree);
     for receiver in receivers {
-        sets.entry(receiver.set).or_insert((receiver.upstream, None));
+        if receiver.set == sets.len() {
+            sets.push((receiver.upstream, None));
+        }
         let home = Arc::clone(locks.namespace_of(&receiver.mount).expect("receivers are locked"));
         let shows = receiver.mount.root().is_ancestor_of(dentry, &pin());
         if home.kind() == Kind::Anonymous || !shows {
@@ -269,9 +271,9 @@ fn plan_copies<D: Dentry>(
         // The latest copy in its own set, else in the nearest set upstream that has one, else the tree itself.
         let mut set = receiver.set;
         let source = loop {
-            match sets.get(&set) {
-                Some((_, Some(copy))) => break Some(*copy),
-                Some((upstream, None)) if set != 0 => set = *upstream,
+            match sets[set] {
+                (_, Some(copy)) => break Some(copy),
+                (upstream, None) if set != 0 => set = upstream,
                 _ => break None,
             }
         };
@@ -291,7 +293,7 @@ fn plan_copies<D: Dentry>(
             }
             None => None,
         };
-        sets.insert(receiver.set, (receiver.upstream, Some(copies.len())));
+        sets[receiver.set].1 = Some(copies.len());
         let locked = *home.owner() != rules.owner;
         copies.push(Copy { tree: copy, root, beneath, locked });
     }
@@ -394,7 +396,12 @@ fn arriving<D: Dentry>(
     arriving.push((Arc::clone(ns), own.0, own.1));
     for copy in copies {
         let home = locks.namespace_of(copy.root.parent()).expect("receivers are locked");
-        arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1));
+        match arriving.last_mut() {
+            Some((last, edges, visible)) if Arc::ptr_eq(last, home) => {
+                (*edges, *visible) = (*edges + copy.tree.mounts.len(), *visible + 1);
+            }
+            _ => arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1)),
+        }
     }
     arriving.sort_unstable_by_key(|(ns, ..)| ns.id());
     arriving.dedup_by(|next, kept| {

@@ -3,10 +3,10 @@
 //! A copy is made whole and out of sight: its mounts exist, its inner edges are prepared ([`Joint`]), and what it will be
 //! in the propagation graph is a list of [`Step`]s. Nothing that others can see changes before the commit.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::tree::Joint;
 use mnt_table::{Dentry, Group, MntNamespace, Mount, MountFlags, MountSpec, WriteSet};
 use smallvec::{SmallVec, smallvec};
@@ -166,7 +166,7 @@ pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<I
     if mounts.len() == 1 {
         return alloc::vec![None];
     }
-    let index: BTreeMap<u64, usize> =
+    let index: HashMap<u64, usize> =
         mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)).collect();
     let inside = |mount: &Arc<Mount<D>>| {
         let parent = locks.parent(mount).expect("it is below the first");

@@ -101,7 +101,7 @@ pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
 fn next_that_stays<D: Dentry>(
     members: &List<Member<D>>,
     slot: Slot,
-    stays: &impl Fn(&Mount<D>) -> bool,
+    stays: impl Fn(&Mount<D>) -> bool,
 ) -> Option<Slot> {
     core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
         .take_while(|next| *next != slot)
@@ -133,12 +133,16 @@ fn master_that_stays<D: Dentry>(
 pub fn leave_group<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Mount<D>,
-    stays: impl Fn(&Mount<D>) -> bool,
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
 ) -> Option<(Arc<Group<D>>, Slot)> {
     let (group, slot) = mount.propagation().peers?;
-    let heir = next_that_stays(&locks.group(&group).members, slot, &stays);
-    let heir = heir.map(|slot| (Arc::clone(&group), slot));
-    let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
+    let (heir, to) = {
+        let stays = |mount: &Mount<D>| stays(locks, mount);
+        let heir = next_that_stays(&locks.group(&group).members, slot, stays);
+        let heir = heir.map(|slot| (Arc::clone(&group), slot));
+        let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
+        (heir, to)
+    };
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
     hand_over(locks, slaves, to.as_ref());
@@ -181,7 +185,7 @@ pub fn change_type<D: Dentry>(
         return Ok(());
     }
     let was_shared = is_shared(mount);
-    let heir = leave_group(locks, mount, |_| true);
+    let heir = leave_group(locks, mount, |_, _| true);
     if to == PropagationType::Slave {
         if let Some((group, member)) = heir {
             // Of the peer, whatever it was a slave of before.
@@ -244,7 +248,11 @@ pub fn set_group<D: Dentry>(
 
 /// A mount that leaves its tree leaves the graph. Its slaves go to the next peer that `stays`, or up the chain of
 /// masters.
-pub fn leave_graph<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, stays: impl Fn(&Mount<D>) -> bool) {
+pub fn leave_graph<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mount: &Mount<D>,
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
+) {
     leave_group(locks, mount, stays);
     free_from_master(locks, mount);
 }

@@ -18,15 +18,16 @@
 //! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters.
 //! Nothing here waits for readers: see [`mnt_table::mount`] for why that is right.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::{HashMap, HashSet};
 use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
+use smallvec::SmallVec;
 
 use crate::graph::{is_shared, leave_graph, missing_groups};
-use crate::receivers::{depth_first, receivers};
+use crate::receivers::{depth_first, has_receivers};
 use crate::{Error, Retry};
 
 /// How mounts are removed.
@@ -44,8 +45,8 @@ enum Manner {
 struct Plan<D: Dentry> {
     /// In the order in which they leave the propagation graph.
     leaving: Vec<Arc<Mount<D>>>,
-    /// The same, children before parents.
-    going: Vec<Arc<Mount<D>>>,
+    /// The same, children before parents, if any has children.
+    going: Option<Vec<Arc<Mount<D>>>>,
     /// What slides down, and where to.
     sliding: Vec<(Arc<Mount<D>>, Joint<D>)>,
     /// What is not locked any more.
@@ -122,12 +123,10 @@ pub fn detach_from<D: Dentry>(
         locks.mounts_on(ns, dentry).into_iter().partition(|mount| locks.is_attached(mount));
     locks.reserve_ended(connected.len())?;
     for mount in attached {
-        // One may be below another.
-        if !removed.iter().any(|seen| Arc::ptr_eq(seen, &mount)) {
-            removed.extend(locks.subtree(&mount));
-        }
+        removed.extend(locks.subtree(&mount));
     }
-    let mut seen = BTreeSet::new();
+    // One may be below another.
+    let mut seen = HashSet::new();
     removed.retain(|mount| seen.insert(mount.unique_id()));
     let plan = plan(locks, removed, false)?;
     let gone = commit(locks, plan, Manner::AsOne);
@@ -143,11 +142,10 @@ pub fn detach_from<D: Dentry>(
 /// # Errors
 /// Missing locks, of its own groups as well.
 fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<bool, Retry<D>> {
-    if let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) {
-        let receivers = receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?;
-        if !receivers.is_empty() {
-            return Ok(false);
-        }
+    if let Some(parent) = locks.parent(mount)
+        && has_receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?
+    {
+        return Ok(false);
     }
     let missing = missing_groups(locks, [mount]);
     if missing.is_empty() { Ok(true) } else { Err(Retry::With(missing)) }
@@ -155,8 +153,30 @@ fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -
 
 /// Removes a leaf that concerns nobody else: one edge, so no window.
 fn leave_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, how: Leave) {
-    leave_graph(locks, mount, |_| true);
+    leave_graph(locks, mount, |_, _| true);
     locks.leave(mount, how, &pin());
+}
+
+/// What a plan notes at mounts ([`WriteSet::mark`]).
+mod mark {
+    /// Is a candidate.
+    pub(super) const CANDIDATE: u8 = 1;
+    /// It was decided whether it could go, as far as what is below it is concerned.
+    pub(super) const DECIDED: u8 = 2;
+    /// It could.
+    pub(super) const WILLING: u8 = 4;
+    /// And so could everything below it.
+    pub(super) const WHOLLY: u8 = 8;
+    /// It is not locked any more.
+    pub(super) const UNLOCKED: u8 = 16;
+    /// It is willing, and waits for its turn.
+    pub(super) const WAITS: u8 = 32;
+    /// It goes.
+    pub(super) const GOES: u8 = 64;
+}
+
+fn goes<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> bool {
+    locks.marks(mount) & mark::GOES != 0
 }
 
 /// All that goes.
@@ -165,92 +185,88 @@ fn plan<D: Dentry>(
     removed: Vec<Arc<Mount<D>>>,
     propagates: bool,
 ) -> Result<Plan<D>, Retry<D>> {
-    let mut fates = Fates { known: BTreeMap::new() };
     for mount in &removed {
-        fates.known.insert(mount.unique_id(), Fate { goes: true, wholly: true });
+        locks.mark(mount, mark::GOES | mark::DECIDED | mark::WHOLLY);
     }
     let (candidates, unlocked) =
         if propagates { candidates(locks, &removed)? } else { (Vec::new(), Vec::new()) };
-    let eligible: BTreeSet<u64> = candidates.iter().map(|mount| mount.unique_id()).collect();
     for candidate in &candidates {
-        fates.decide(locks, candidate, &eligible);
+        decide(locks, candidate);
     }
-    let willing = candidates.into_iter().rev().filter(|mount| fates.goes(mount));
     let mut leaving = removed;
-    let mut goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
-    leave_in_order(locks, &mut leaving, &mut goes, willing, &unlocked);
+    leave_in_order(locks, &mut leaving, candidates);
     let missing = missing_groups(locks, &leaving);
     if !missing.is_empty() {
         return Err(Retry::With(missing));
     }
     locks.reserve_ended(leaving.len())?;
     let mut sliding = Vec::new();
+    let mut nested = false;
     for mount in &leaving {
-        let Some(upper) = locks.overmount(mount).filter(|upper| !goes.contains(&upper.unique_id())) else {
+        if locks.is_leaf(mount) {
             continue;
-        };
-        let bottom = bottom(locks, mount, &goes);
+        }
+        nested = true;
+        let Some(upper) = locks.overmount(mount).filter(|upper| !goes(locks, upper)) else { continue };
+        let bottom = bottom(locks, mount);
         let parent = Arc::clone(locks.parent(bottom).expect("only attached mounts have counterparts"));
         let dentry = Arc::clone(locks.mountpoint(bottom).expect("it has a parent"));
         let joint = locks.prepare(&upper, &parent, &dentry)?;
         sliding.push((upper, joint));
     }
-    let going = children_first(locks, &leaving);
+    let going = if nested { Some(children_first(locks, &leaving)) } else { None };
     Ok(Plan { leaving, going, sliding, unlocked })
 }
 
-/// Adds to `leaving` those of `willing` that go, in the order in which they leave the graph: first those that are not
-/// locked and on which nothing is left when their turn comes, then the others, each followed by those of its ancestors
-/// that go with it. `unlocked` are not locked any more.
+/// Adds to `leaving` those of `candidates`, from the last, that go, in the order in which they leave the graph: first
+/// those that are not locked and on which nothing is left when their turn comes, then the others, each followed by
+/// those of its ancestors that go with it.
 fn leave_in_order<D: Dentry>(
-    locks: &WriteSet<D>,
+    locks: &mut WriteSet<D>,
     leaving: &mut Vec<Arc<Mount<D>>>,
-    goes: &mut BTreeSet<u64>,
-    willing: impl Iterator<Item = Arc<Mount<D>>>,
-    unlocked: &[Arc<Mount<D>>],
+    candidates: Vec<Arc<Mount<D>>>,
 ) {
-    let unlocked: BTreeSet<u64> = unlocked.iter().map(|mount| mount.unique_id()).collect();
-    let locked = |mount: &Arc<Mount<D>>| locks.is_locked(mount) && !unlocked.contains(&mount.unique_id());
+    let locked = |locks: &WriteSet<D>, mount: &Mount<D>| {
+        locks.is_locked(mount) && locks.marks(mount) & mark::UNLOCKED == 0
+    };
     let mut later = Vec::new();
-    for mount in willing {
-        if !locked(&mount) && locks.children(&mount).all(|child| goes.contains(&child.unique_id())) {
-            goes.insert(mount.unique_id());
+    for mount in candidates.into_iter().rev() {
+        if locks.marks(&mount) & mark::WILLING == 0 {
+            continue;
+        }
+        if !locked(locks, &mount) && locks.children(&mount).all(|child| goes(locks, child)) {
+            locks.mark(&mount, mark::GOES);
             leaving.push(mount);
         } else {
+            locks.mark(&mount, mark::WAITS);
             later.push(mount);
         }
     }
-    let mut waiting: BTreeSet<u64> = later.iter().map(|mount| mount.unique_id()).collect();
     for mount in later {
         let mut chain = Vec::new();
         let mut at = Some(mount);
-        while let Some(mount) = at.clone().filter(|mount| waiting.contains(&mount.unique_id())) {
+        while let Some(mount) = at.clone().filter(|mount| locks.marks(mount) & mark::WAITS != 0) {
             at = locks.parent(&mount).cloned();
             chain.push(mount);
         }
-        let above_goes = at.is_some_and(|above| goes.contains(&above.unique_id()));
-        let end = if above_goes {
+        let end = if at.is_some_and(|above| goes(locks, &above)) {
             chain.len()
         } else {
-            chain.iter().rposition(|mount| !locked(mount)).map_or(0, |highest| highest + 1)
+            chain.iter().rposition(|mount| !locked(locks, mount)).map_or(0, |highest| highest + 1)
         };
         for mount in chain.drain(..end) {
-            waiting.remove(&mount.unique_id());
-            goes.insert(mount.unique_id());
+            locks.unmark(&mount, mark::WAITS);
+            locks.mark(&mount, mark::GOES);
             leaving.push(mount);
         }
     }
 }
 
 /// The lowest mount of the stack of those that go that `mount`, which goes, is in.
-fn bottom<'a, D: Dentry>(
-    locks: &'a WriteSet<D>,
-    mount: &'a Arc<Mount<D>>,
-    goes: &BTreeSet<u64>,
-) -> &'a Arc<Mount<D>> {
+fn bottom<'a, D: Dentry>(locks: &'a WriteSet<D>, mount: &'a Arc<Mount<D>>) -> &'a Arc<Mount<D>> {
     let below = |mount: &&'a Arc<Mount<D>>| {
         let (parent, on) = (locks.parent(mount)?, locks.mountpoint(mount)?);
-        (goes.contains(&parent.unique_id()) && Arc::ptr_eq(on, parent.root())).then_some(parent)
+        (goes(locks, parent) && Arc::ptr_eq(on, parent.root())).then_some(parent)
     };
     core::iter::successors(Some(mount), below).last().expect("it begins with one")
 }
@@ -258,7 +274,7 @@ fn bottom<'a, D: Dentry>(
 /// `leaving` with children before parents.
 fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> Vec<Arc<Mount<D>>> {
     // How many children of each are still to come.
-    let mut children: BTreeMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
+    let mut children: HashMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
     for parent in leaving.iter().filter_map(|mount| locks.parent(mount)) {
         if let Some(count) = children.get_mut(&parent.unique_id()) {
             *count += 1;
@@ -279,32 +295,34 @@ fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> 
     going
 }
 
-/// The counterparts of `removed` in the receivers of their parents, each once; and those of the first, which is the top.
+/// The counterparts of `removed` in the receivers of their parents, each once; and those of the first, which is the top,
+/// that lose their lock.
 #[expect(clippy::type_complexity, reason = "two lists of mounts")]
 fn candidates<D: Dentry>(
-    locks: &WriteSet<D>,
+    locks: &mut WriteSet<D>,
     removed: &[Arc<Mount<D>>],
 ) -> Result<(Vec<Arc<Mount<D>>>, Vec<Arc<Mount<D>>>), Retry<D>> {
-    let mut seen: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
     let mut found = Vec::new();
     let mut unlocked = Vec::new();
     let mut missing = Vec::new();
     for (index, mount) in removed.iter().enumerate() {
-        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) else { continue };
-        let on = locks.mountpoint(mount).expect("it has a parent");
-        let receivers = match depth_first(locks, parent) {
+        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)).cloned() else { continue };
+        let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
+        let receivers = match depth_first(locks, &parent) {
             Ok(receivers) => receivers,
             Err(closure) => {
                 missing.push(closure);
                 continue;
             }
         };
-        let counterparts = receivers.iter().filter_map(|receiver| locks.child_at(receiver, on));
-        for counterpart in counterparts {
+        for receiver in &receivers {
+            let Some(counterpart) = locks.child_at(receiver, &on) else { continue };
             if index == 0 && locks.is_locked(&counterpart) {
+                locks.mark(&counterpart, mark::UNLOCKED);
                 unlocked.push(Arc::clone(&counterpart));
             }
-            if seen.insert(counterpart.unique_id()) {
+            if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) == 0 {
+                locks.mark(&counterpart, mark::CANDIDATE);
                 found.push(counterpart);
             }
         }
@@ -312,50 +330,38 @@ fn candidates<D: Dentry>(
     if missing.is_empty() { Ok((found, unlocked)) } else { Err(Retry::With(missing)) }
 }
 
-#[derive(Clone, Copy)]
-struct Fate {
-    goes: bool,
-    /// It and everything below it goes.
-    wholly: bool,
-}
-
-struct Fates {
-    known: BTreeMap<u64, Fate>,
-}
-
-impl Fates {
-    fn goes<D: Dentry>(&self, mount: &Mount<D>) -> bool {
-        self.known.get(&mount.unique_id()).is_some_and(|fate| fate.goes)
+/// Decides whether `candidate`, and every candidate below it, could go, children first, without recursion.
+fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) {
+    if locks.is_leaf(candidate) {
+        return locks.mark(candidate, mark::DECIDED | mark::WILLING | mark::WHOLLY);
     }
-
-    /// Decides about `candidate` and every candidate below it, children first, without recursion.
-    fn decide<D: Dentry>(
-        &mut self,
-        locks: &WriteSet<D>,
-        candidate: &Arc<Mount<D>>,
-        eligible: &BTreeSet<u64>,
-    ) {
-        let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
-        while let Some((mount, children_decided)) = waiting.pop() {
-            let id = mount.unique_id();
-            if self.known.contains_key(&id) {
-                continue;
+    let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
+    while let Some((mount, children_decided)) = waiting.pop() {
+        let marks = locks.marks(&mount);
+        if marks & mark::DECIDED != 0 {
+            continue;
+        }
+        if marks & mark::CANDIDATE == 0 {
+            // It stays; what is below it is no concern of those above it.
+            locks.mark(&mount, mark::DECIDED);
+        } else if !children_decided {
+            waiting.push((Arc::clone(&mount), true));
+            waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
+        } else {
+            let wholly = |child: &Arc<Mount<D>>| locks.marks(child) & mark::WHOLLY != 0;
+            let on_root = |child: &Arc<Mount<D>>| {
+                locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
+            };
+            let willing = locks.children(&mount).all(|child| on_root(child) || wholly(child));
+            let wholly = willing && locks.children(&mount).all(wholly);
+            let mut marks = mark::DECIDED;
+            if willing {
+                marks |= mark::WILLING;
             }
-            if !eligible.contains(&id) {
-                // It stays; what is below it is no concern of those above it.
-                self.known.insert(id, Fate { goes: false, wholly: false });
-            } else if !children_decided {
-                waiting.push((Arc::clone(&mount), true));
-                waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
-            } else {
-                let wholly = |child: &Arc<Mount<D>>| self.known[&child.unique_id()].wholly;
-                let on_root = |child: &Arc<Mount<D>>| {
-                    locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
-                };
-                let goes = locks.children(&mount).all(|child| on_root(child) || wholly(child));
-                let wholly = goes && locks.children(&mount).all(wholly);
-                self.known.insert(id, Fate { goes, wholly });
+            if wholly {
+                marks |= mark::WHOLLY;
             }
+            locks.mark(&mount, marks);
         }
     }
 }
@@ -363,18 +369,30 @@ impl Fates {
 /// Removes them. Returns how many.
 fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
     let Plan { leaving, going, sliding, unlocked } = plan;
-    let goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
     unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
     for mount in &leaving {
-        leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
+        leave_graph(locks, mount, |locks, peer| !goes(locks, peer));
     }
-    let mut changes: BTreeMap<_, (Arc<MntNamespace<D>>, usize)> = BTreeMap::new();
+    let going = going.unwrap_or(leaving);
+    let mut changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]> = SmallVec::new();
     for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
         let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
-        changes.entry(ns.id()).or_insert_with(|| (Arc::clone(ns), 0)).1 += 1;
+        match changes.last_mut() {
+            // Those of one namespace come one after the other, mostly.
+            Some((last, count)) if Arc::ptr_eq(last, ns) => *count += 1,
+            _ => changes.push((Arc::clone(ns), 1)),
+        }
     }
+    changes.sort_unstable_by_key(|(ns, _)| ns.id());
+    changes.dedup_by(|next, kept| {
+        let same = Arc::ptr_eq(&next.0, &kept.0);
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
     let guard = pin();
-    for (ns, count) in changes.values() {
+    for (ns, count) in &changes {
         if *count > 1 {
             locks.begin(ns, &guard);
         }
@@ -385,7 +403,7 @@ fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> 
         locks.rehang(&upper, joint, &guard);
     }
     for mount in &going {
-        let with_parent = || locks.parent(mount).is_some_and(|parent| goes.contains(&parent.unique_id()));
+        let with_parent = || locks.parent(mount).is_some_and(|parent| goes(locks, parent));
         let how = match manner {
             Manner::Now => Leave::Dead,
             Manner::Lazily if locks.is_locked(mount) && with_parent() => Leave::Connected,

@@ -223,9 +223,8 @@ impl Builder {
     }
 
     fn namespace(&mut self, lines: &[MountInfo], plan: &NamespacePlan) -> Result<Built, BuildError> {
-        let mut spec = NamespaceSpec::new(Kind::Ordinary);
-        spec.mounts = lines.len();
-        let ns = MntNamespace::from_spec(spec).map_err(Error::from)?;
+        let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(lines.len()))
+            .map_err(Error::from)?;
         let hidden_root = if plan.hidden_root { Some(self.hidden_super_block()?) } else { None };
         let mut roots = Vec::new();
         for (line, mount) in lines.iter().zip(&plan.mounts) {
