@@ -57,6 +57,8 @@ pub mod setattr;
 pub mod statmount;
 pub mod sysctl;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod umount;
 pub mod user_memory;
 
