@@ -53,7 +53,7 @@ impl Namespace {
         let task = Task::new(&ns, &PathRef { mount: kept, dentry: fs }).expect("the root is there");
         let this = Namespace { task, ns, root, instances: Instances::new(dev) };
         if sharing == Sharing::Shared {
-            mount(&this.task, &this.instances, None, b"/", None, MS_SHARED, b"")
+            mount(&this.task, &this.instances, None, &b"/"[..], None, MS_SHARED, b"")
                 .expect("a root can be shared");
         }
         this
@@ -118,7 +118,7 @@ impl Namespace {
             Instance::Prepared => Instances::PREPARED,
             Instance::Fresh => Instances::FRESH,
         };
-        mount(&self.task, &self.instances, None, target.as_bytes(), Some(fs_type), 0, b"").expect("mount");
+        mount(&self.task, &self.instances, None, target.as_bytes(), Some(fs_type), 0u32, b"").expect("mount");
     }
 
     /// mount(2) with `MS_BIND`.
