@@ -356,6 +356,14 @@ impl<D: Dentry> MntNamespace<D> {
         self.lock.users.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// As [`MntNamespace::get_user`], for somebody who has none; `false` if the last one has left.
+    #[must_use]
+    pub fn try_get_user(&self) -> bool {
+        // Relaxed: as in `get_user`; who gets one here does so under the lock of whatever led to the namespace.
+        let more = |users: usize| (users != 0).then(|| users + 1);
+        self.lock.users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// One user less. Whoever gets `true` was the last, and dissolves the namespace.
     #[must_use]
     pub fn put_user(&self) -> bool {

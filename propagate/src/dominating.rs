@@ -25,10 +25,15 @@ impl Dominating {
         }
     }
 
-    /// The dominating group of `mount`, as `propagate_from` shows it.
+    /// The dominating group of `mount`, as mountinfo shows it.
     pub fn of<D: Dentry>(&mut self, mount: &Mount<D>) -> Option<u32> {
         let direct = mount.propagation().master?.group;
         self.nearest(&direct).filter(|id| *id != direct.id())
+    }
+
+    /// The nearest group up the chain of masters that the reader sees, the direct master's included (statmount(2)).
+    pub fn nearest_of<D: Dentry>(&mut self, mount: &Mount<D>) -> Option<u32> {
+        self.nearest(&mount.propagation().master?.group)
     }
 
     fn nearest<D: Dentry>(&mut self, group: &Arc<Group<D>>) -> Option<u32> {

@@ -9,7 +9,7 @@ use mnt_table::Dentry;
 use crate::fsopen::Config;
 use crate::move_mount::End;
 use crate::user_memory::{Text, mount_data, optional_name};
-use crate::{Errno, Kernel, fsopen, move_mount, open_tree, setattr};
+use crate::{Errno, Kernel, fsopen, listmount, move_mount, namespaces, open_tree, setattr, statmount};
 
 /// Makes the system call `nr` with the arguments `args`. The result is what the call returns; an error is returned to the
 /// task as its negative number.
@@ -41,7 +41,10 @@ pub fn dispatch<D: Dentry, K: Kernel<D>>(kernel: &K, nr: usize, args: [usize; 6]
             let file = kernel.file(a as i32)?;
             task.fchdir(&file)?;
         }
-        abi::__NR_unshare => crate::namespaces::unshare(kernel, a as u64)?,
+        abi::__NR_unshare => namespaces::unshare(kernel, a as u64)?,
+        abi::__NR_setns => namespaces::setns(kernel, a as i32, b as u32)?,
+        abi::__NR_statmount => statmount::statmount(kernel, a, b, c, d as u32)?,
+        abi::__NR_listmount => return listmount::listmount(kernel, a, b, c, d as u32),
         abi::__NR_fsopen => return descriptor(fsopen::fsopen(kernel, a, b as u32)),
         abi::__NR_fspick => return descriptor(fsopen::fspick(kernel, a as i32, b, c as u32)),
         abi::__NR_fsmount => {

@@ -128,6 +128,8 @@ impl<D: Dentry> Context<D> {
 
     /// For a change of the instance that `root` is in: of those of its flags that are in `mask`, to `flags`.
     ///
+    /// Context: the caller keeps a mount of the instance.
+    ///
     /// # Errors
     /// As [`Context::for_mount`].
     pub fn for_reconfigure(

@@ -17,6 +17,8 @@ bitflags! {
     pub struct Capabilities: u64 {
         /// chroot(2), setns(2).
         const SYS_CHROOT = 1 << abi::CAP_SYS_CHROOT;
+        /// To look into tasks of others.
+        const SYS_PTRACE = 1 << abi::CAP_SYS_PTRACE;
         /// Nearly everything here.
         const SYS_ADMIN = 1 << abi::CAP_SYS_ADMIN;
         /// Those that mean nothing to mounts.

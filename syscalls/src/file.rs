@@ -85,6 +85,11 @@ impl<D: Dentry> NamespaceRef<D> {
         ns.get_user();
         NamespaceRef(Arc::clone(ns))
     }
+
+    /// Keeps `ns`, unless nobody does any more.
+    pub(crate) fn of_living(ns: Arc<MntNamespace<D>>) -> Option<Self> {
+        ns.try_get_user().then(|| NamespaceRef(ns))
+    }
 }
 
 impl<D: Dentry> core::ops::Deref for NamespaceRef<D> {

@@ -15,7 +15,7 @@ use crate::context::{Context, Phase};
 use crate::detached::Detached;
 use crate::file::Object;
 use crate::file_system::{SuperFlags, Value, find_type};
-use crate::mount::{is_root, revealing};
+use crate::mount::revealing;
 use crate::path::{Argument, Empty, last};
 use crate::user_memory::{PAGE_SIZE, Text, name, read_all};
 use crate::{Errno, File, Kernel};
@@ -58,12 +58,13 @@ pub fn fspick<D: Dentry, K: Kernel<D>>(kernel: &K, dfd: i32, path: usize, flags:
     }
     let empty = if flags & abi::FSPICK_EMPTY_PATH != 0 { Empty::Here } else { Empty::Refused };
     let follow = last(flags & abi::FSPICK_SYMLINK_NOFOLLOW == 0);
-    let at = Argument::read(kernel, dfd, path, empty)?.position(task, follow)?;
-    if !is_root(&at) {
+    // Kept, so that the instance is there when the context takes it.
+    let at = Argument::read(kernel, dfd, path, empty)?.kept(task, follow)?;
+    if !Arc::ptr_eq(at.mount.root(), &at.dentry) {
         return Err(Errno::EINVAL);
     }
-    let (none, fs_type) = (SuperFlags::empty(), kernel.type_of(&at.1));
-    let context = Context::for_reconfigure(fs_type, &at.1, none, none)?;
+    let (none, fs_type) = (SuperFlags::empty(), kernel.type_of(&at.dentry));
+    let context = Context::for_reconfigure(fs_type, &at.dentry, none, none)?;
     install(kernel, context, flags & abi::FSPICK_CLOEXEC != 0)
 }
 

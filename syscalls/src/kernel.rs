@@ -13,7 +13,10 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use mnt_table::Dentry;
 
+use crate::credentials::Capabilities;
+use crate::file::Object;
 use crate::file_system::FileSystems;
+use crate::nsfs::Namespaces;
 use crate::user_memory::UserMemory;
 use crate::{Errno, File, Task};
 
@@ -38,6 +41,30 @@ pub trait Kernel<D: Dentry>: FileSystems<D> + Show<D> + UserMemory {
     /// Whether the calling task is the only thread of its process.
     fn is_single_threaded(&self) -> bool {
         true
+    }
+
+    /// Whether the calling task may look into `target`, as for ptrace(2) reading.
+    fn may_inspect(&self, target: &Task<D>) -> bool {
+        let (own, others) = (self.task().credentials(), target.credentials());
+        own.euid == others.euid || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
+    }
+
+    /// All mount namespaces of the machine that are somebody's.
+    fn namespaces(&self) -> &Namespaces<D>;
+
+    /// The file of a namespace, as `/proc/PID/ns` would open it.
+    fn namespace_file(&self, object: Object<D>) -> File<D> {
+        File::new(None, object)
+    }
+
+    /// The part of setns(2) that is none of mounts: the calling task joins those namespaces that `file` stands for, one or
+    /// a process's, that are of the kinds `flags`. Called before anything is changed.
+    ///
+    /// # Errors
+    /// `EINVAL`: there is no such thing here. `EPERM`.
+    fn setns_others(&self, file: &File<D>, flags: u32) -> Result<(), Errno> {
+        let _ = file;
+        if flags == 0 { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     /// The part of unshare(2) that is none of mounts: `CLONE_FILES`, other kinds of namespaces. Called when nothing can
@@ -66,4 +93,22 @@ pub trait Show<D: Dentry> {
 
     /// A name that stands instead of the path of the root dentry, such as `mnt:[4026531840]`.
     fn root_name(&self, root: &Arc<D>) -> Option<Vec<u8>>;
+
+    /// The magic number of the type (statfs(2)).
+    fn magic(&self, root: &Arc<D>) -> u64 {
+        let _ = root;
+        0
+    }
+
+    /// The source, if the file system knows it better than the call that mounted it.
+    fn source(&self, root: &Arc<D>) -> Option<Vec<u8>> {
+        let _ = root;
+        None
+    }
+
+    /// What the file system has counted (mountstats).
+    fn statistics(&self, root: &Arc<D>) -> Option<Vec<u8>> {
+        let _ = root;
+        None
+    }
 }

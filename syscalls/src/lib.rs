@@ -12,19 +12,22 @@
 //! | [`mount`] | `mount(2)`: new mounts, bind, move, remount, propagation type |
 //! | [`umount`] | `umount2(2)` |
 //! | [`pivot_root`] | `pivot_root(2)` |
-//! | [`namespaces`] | `unshare(2)` |
+//! | [`namespaces`], [`nsfs`] | `unshare(2)`, `setns(2)`, `clone(2)`; ioctls of namespace files |
 //! | [`context`], [`fsopen`] | file system contexts; `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`, `fspick(2)` |
 //! | [`open_tree`], [`move_mount`], [`setattr`] | `open_tree(2)`, `open_tree_attr(2)`; `move_mount(2)`; `mount_setattr(2)` |
 //! | [`attributes`], [`sysctl`] | flags of mounts in all their spellings; `fs.mount-max` |
 //! | [`entry`] | mounts elsewhere on an entry that `rmdir(2)` and its like remove |
-//! | [`listing`] | the lines of `/proc/PID/mountinfo` |
-//! | [`mountinfo`] | the text of such a line |
+//! | [`statmount`], [`listmount`] | `statmount(2)`, `listmount(2)` |
+//! | [`listing`], [`mounts_file`] | what `/proc/PID/mountinfo`, `mounts` and `mountstats` show; open ones |
+//! | [`mountinfo`] | the text of their lines |
+//! | [`access`] | what a mount lets a task do with files |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod abi;
+pub mod access;
 pub mod attributes;
 pub mod context;
 pub mod credentials;
@@ -34,19 +37,28 @@ pub mod errno;
 pub mod file;
 pub mod file_system;
 pub mod fsopen;
+mod ids;
 pub mod kernel;
 pub mod listing;
+pub mod listmount;
 pub mod mount;
+mod mount_query;
 pub mod mountinfo;
+pub mod mounts_file;
 pub mod move_mount;
 pub mod namespaces;
+pub mod nsfs;
 pub mod open_tree;
 mod path;
+mod paths;
 pub mod pivot_root;
 mod scope;
 pub mod setattr;
+pub mod statmount;
 pub mod sysctl;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod umount;
 pub mod user_memory;
 

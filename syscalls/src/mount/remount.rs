@@ -1,6 +1,7 @@
 //! Remounts: of one mount (3.6), and of its superblock (3.7).
 
-use mnt_table::{Dentry, LockPlan, MountFlags, WriteSet};
+use mnt_table::mount::Unkept;
+use mnt_table::{Dentry, LockPlan, MountFlags, WriteSet, pin};
 use propagate::{Error, Retry, with_locks};
 
 use super::{Call, Done, own_mount};
@@ -40,7 +41,12 @@ pub(super) fn super_block<D: Dentry>(
     data: &[u8],
 ) -> Result<Done, Errno> {
     let mount = &call.target.0;
-    let new = with_locks(LockPlan::new(&call.ns), |locks| new_flags(call, locks))?;
+    let (new, kept) = with_locks(LockPlan::new(&call.ns), |locks| {
+        let new = new_flags(call, locks)?;
+        // So that the instance is there when the context takes it.
+        Ok((new, mount.keep(&pin())))
+    })?;
+    let Ok(_kept) = kept.map_err(Unkept::settle) else { return Err(Errno::EINVAL) };
     let flags = SuperFlags::from_bits_truncate(call.flags);
     let fs_type = kernel.type_of(mount.root());
     let mut context = Context::for_reconfigure(fs_type, mount.root(), flags, SuperFlags::CHANGEABLE)?;

@@ -1,0 +1,87 @@
+//! listmount(2): the ids of the mounts below one (8.11).
+//!
+//! Numbers in comments are rows of the ordered checks.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use linux_raw_sys::general as abi;
+use mnt_table::{Dentry, MntNamespace, WriteSet};
+use propagate::pivot_root::{Position, is_reachable};
+
+use crate::listing::visible;
+use crate::mount_query::{LAST_OLD_ID, Query, requested_namespace, requested_root};
+use crate::user_memory::write_all;
+use crate::{Errno, Kernel};
+
+/// The id that stands for the caller's root.
+const ROOT: u64 = abi::LSMT_ROOT as i64 as u64;
+
+/// How many ids one call returns at most.
+const COUNT_MAX: usize = 1_000_000;
+
+/// listmount(2): writes up to `count` ids to `ids`; returns how many.
+///
+/// # Errors
+/// `EINVAL`, `EOVERFLOW`, `E2BIG`, `EFAULT`, `ENOENT`, `EBADF`, `EPERM`.
+pub fn listmount<D: Dentry, K: Kernel<D>>(
+    kernel: &K,
+    request: usize,
+    ids: usize,
+    count: usize,
+    flags: u32,
+) -> Result<usize, Errno> {
+    if flags & !abi::LISTMOUNT_REVERSE != 0 {
+        return Err(Errno::EINVAL); // 1
+    }
+    if count > COUNT_MAX {
+        return Err(Errno::EOVERFLOW); // 2
+    }
+    let query = Query::read(kernel, request)?; // 4
+    if query.param != 0 && query.param <= LAST_OLD_ID {
+        return Err(Errno::EINVAL); // 5
+    }
+    let (task, ns) = (kernel.task(), requested_namespace(kernel, &query)?);
+    let own = ns.id() == task.namespace().id();
+    let is_admin = task.credentials().is_admin(ns.owner());
+    if query.names_namespace() && !own && !is_admin {
+        return Err(Errno::ENOENT); // 6
+    }
+    let fs = task.fs();
+    let found = {
+        let locks = WriteSet::one(&ns);
+        let root = requested_root(&locks, &ns, own, &fs.root())?;
+        let from = start(&locks, &ns, &query, &root)?; // 7
+        if !is_reachable(&locks, &from, &root) && !is_admin {
+            return Err(Errno::EPERM); // 8
+        }
+        let below = visible(&locks, &ns, &from).into_iter().map(|mount| mount.unique_id());
+        let below = below.filter(|id| *id != query.id);
+        let mut found: Vec<u64> = if flags & abi::LISTMOUNT_REVERSE != 0 {
+            let mut found: Vec<u64> = below.filter(|id| query.param == 0 || *id < query.param).collect();
+            found.reverse();
+            found
+        } else {
+            below.filter(|id| *id > query.param).collect()
+        };
+        found.truncate(count);
+        found
+    };
+    let bytes: Vec<u8> = found.iter().flat_map(|id| id.to_le_bytes()).collect();
+    write_all(kernel, ids, &bytes)?;
+    Ok(found.len())
+}
+
+/// The place below which mounts are listed.
+fn start<D: Dentry>(
+    locks: &WriteSet<D>,
+    ns: &Arc<MntNamespace<D>>,
+    query: &Query,
+    root: &Position<D>,
+) -> Result<Position<D>, Errno> {
+    if query.id == ROOT {
+        return Ok(root.clone());
+    }
+    let mount = locks.mounts(ns).find(|mount| mount.unique_id() == query.id).ok_or(Errno::ENOENT)?;
+    Ok((Arc::clone(mount), Arc::clone(mount.root())))
+}
