@@ -24,6 +24,7 @@
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
 //! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | `by_id` | questions about mounts by their ids |
 //! | [`check`] | the checker |
 //! | [`user_ns`] | who owns namespaces and superblocks |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
@@ -71,6 +72,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod arc_cell;
+mod by_id;
 pub mod check;
 mod count;
 pub mod dentry;
