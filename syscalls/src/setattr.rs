@@ -8,14 +8,13 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet};
 use propagate::graph::{PropagationType, change_types};
-use propagate::pivot_root::Position;
 use propagate::{Error, Retry, with_locks};
 
 use crate::attributes::{from_attr, keeping_locks, locks_allow, times_from_attr};
 use crate::file::Object;
 use crate::file_system::TypeFlags;
 use crate::mount::{is_root, type_of};
-use crate::path::{Argument, Empty, last};
+use crate::path::{Argument, Empty, Spot, last};
 use crate::scope::{anonymous_root, home};
 use crate::user_memory::{PAGE_SIZE, structure};
 use crate::{Errno, Kernel};
@@ -57,7 +56,7 @@ pub fn mount_setattr<D: Dentry, K: Kernel<D>>(
     let Some(change) = read(kernel, attr, size, Idmaps::Final)? else { return Ok(()) };
     let empty = if flags & abi::AT_EMPTY_PATH != 0 { Empty::Here } else { Empty::Refused };
     let last = last(flags & abi::AT_SYMLINK_NOFOLLOW == 0);
-    let at = Argument::read(kernel, dfd, path, empty)?.position(kernel.task(), last)?; // 11
+    let at = Argument::read(kernel, dfd, path, empty)?.spot(kernel.task(), last)?; // 11
     apply(kernel, &at, &change, flags & abi::AT_RECURSIVE != 0)
 }
 
@@ -145,13 +144,10 @@ fn new_idmap<D: Dentry, K: Kernel<D>>(
 /// As [`mount_setattr`].
 pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
     kernel: &K,
-    at: &Position<D>,
+    at: &Spot<'_, D>,
     change: &Change,
     recursive: bool,
 ) -> Result<(), Errno> {
-    if !is_root(at) {
-        return Err(Errno::EINVAL); // 12
-    }
     if let Some(Some(ns)) = &change.idmap
         && ns.maps().is_none()
     {
@@ -159,6 +155,10 @@ pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
     }
     let ns = kernel.task().namespace();
     let done = with_locks(LockPlan::new(&ns), |locks| {
+        let at = at.now(locks)?;
+        if !is_root(&at) {
+            return Err(Error::Invalid.into()); // 12
+        }
         let own = home(locks, &at.0)?.is_some_and(|home| Arc::ptr_eq(&home, &ns));
         if !own && anonymous_root(locks, &at.0)?.is_none() {
             return Err(Error::Invalid.into()); // 13

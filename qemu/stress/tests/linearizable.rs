@@ -7,9 +7,9 @@
 //! The seed is printed; `LINEARIZABLE_SEED` and `LINEARIZABLE_ROUNDS` choose it and the number of rounds.
 
 mod linearizable {
-    pub mod history;
-    pub mod search;
-    pub mod world;
+    pub(crate) mod history;
+    pub(crate) mod search;
+    pub(crate) mod world;
 }
 
 use linearizable::history::{self, Program};

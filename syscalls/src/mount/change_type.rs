@@ -28,11 +28,12 @@ pub(crate) fn type_of(flags: u32) -> Option<PropagationType> {
 /// As mount(2) says.
 pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
     let Call { task, ns, target, flags } = call;
-    if !is_root(target) {
-        return Err(Errno::EINVAL); // 1
-    }
     let to = type_of(flags & !(abi::MS_REC | abi::MS_SILENT)).ok_or(Errno::EINVAL)?; // 2
     let done = with_locks(LockPlan::new(ns), |locks| {
+        let target = target.now(locks)?;
+        if !is_root(&target) {
+            return Err(Error::Invalid.into()); // 1
+        }
         let Some(home) = home(locks, &target.0)? else { return Err(Error::Invalid.into()) }; // 3
         task.may_administer(&home).map_err(|_| Error::Permission)?; // 4
         let mounts = if flags & abi::MS_REC != 0 {

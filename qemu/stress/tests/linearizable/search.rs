@@ -7,7 +7,7 @@ use super::world::World;
 
 /// Whether some order of the calls, which keeps to the moments at which they began and ended, gives the same answers and
 /// the same end when they are made one after the other.
-pub fn explain(program: &Program, history: &History) -> bool {
+pub(crate) fn explain(program: &Program, history: &History) -> bool {
     let mut tried = HashSet::new();
     let mut order = Vec::new();
     extend(program, history, &mut order, &mut tried)
