@@ -25,6 +25,7 @@ use core::task::Waker;
 
 use hashbrown::HashMap;
 
+use crate::by_id::ById;
 use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
 use crate::list::{List, NoMemory, Slot};
@@ -104,6 +105,8 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) order: List<Arc<Mount<D>>>,
     /// The last one that entered `order`, if it still is there.
     pub(crate) entered: Option<Slot>,
+    /// Where in `order` to find an id.
+    pub(crate) by_id: ById,
     /// By the dentry's address.
     pub(crate) mountpoints: HashMap<usize, Arc<Mountpoint<D>>>,
     /// Mountpoints that may have become unused in this operation.
@@ -264,6 +267,7 @@ impl<D: Dentry> MntNamespace<D> {
                     dissolved: false,
                     charge: spec.charge,
                     fragments: 0,
+                    by_id: ById::default(),
                 }),
             },
         });

@@ -19,9 +19,7 @@ use alloc::vec::Vec;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::{Dentry, SuperBlock, UserNs};
 
-use crate::file_system::{
-    Configure, FileSystemType, Parameter, Purpose, Request, SuperFlags, TypeFlags, Value,
-};
+use crate::file_system::{Configure, Parameter, Purpose, Request, SuperFlags, TypeFlags, TypeRef, Value};
 use crate::{Credentials, Errno};
 
 /// Messages that a log keeps; older ones are forgotten.
@@ -97,7 +95,7 @@ const SUPER_WORDS: [(&[u8], SuperFlags, bool); 9] = [
 
 /// A context.
 pub struct Context<D: Dentry> {
-    fs_type: Arc<dyn FileSystemType<D>>,
+    fs_type: TypeRef<D>,
     owner: UserNs,
     phase: Phase,
     configure: Option<Box<dyn Configure<D>>>,
@@ -114,9 +112,9 @@ impl<D: Dentry> Context<D> {
     /// For something new, made by a task with `credentials`.
     ///
     /// # Errors
-    /// Those of [`FileSystemType::configure`].
+    /// Those of [`FileSystemType::configure`](crate::file_system::FileSystemType::configure).
     pub fn for_mount(
-        fs_type: Arc<dyn FileSystemType<D>>,
+        fs_type: TypeRef<D>,
         credentials: &Credentials,
         flags: SuperFlags,
     ) -> Result<Self, Errno> {
@@ -133,7 +131,7 @@ impl<D: Dentry> Context<D> {
     /// # Errors
     /// As [`Context::for_mount`].
     pub fn for_reconfigure(
-        fs_type: Arc<dyn FileSystemType<D>>,
+        fs_type: TypeRef<D>,
         root: &Arc<D>,
         flags: SuperFlags,
         mask: SuperFlags,
@@ -145,7 +143,7 @@ impl<D: Dentry> Context<D> {
     }
 
     fn new(
-        fs_type: Arc<dyn FileSystemType<D>>,
+        fs_type: TypeRef<D>,
         owner: UserNs,
         phase: Phase,
         configure: Box<dyn Configure<D>>,
@@ -167,7 +165,7 @@ impl<D: Dentry> Context<D> {
     }
 
     /// The type.
-    pub fn fs_type(&self) -> &Arc<dyn FileSystemType<D>> {
+    pub fn fs_type(&self) -> &TypeRef<D> {
         &self.fs_type
     }
 
@@ -326,7 +324,7 @@ impl<D: Dentry> Context<D> {
     /// Begins a change after [`Context::clean`].
     ///
     /// # Errors
-    /// Those of [`FileSystemType::configure`]; then the context is of no use any more.
+    /// Those of [`FileSystemType::configure`](crate::file_system::FileSystemType::configure); then the context is of no use any more.
     pub fn finish_clean(&mut self) -> Result<(), Errno> {
         let (Phase::AwaitingReconf, Some(instance)) = (self.phase, &self.instance) else { return Ok(()) };
         match Arc::clone(&self.fs_type).configure(Purpose::Reconfigure(instance.root())) {

@@ -63,10 +63,10 @@ impl SuperFlags {
 /// The file systems of the kernel around this crate.
 pub trait FileSystems<D: Dentry>: Sync {
     /// The type with this name; without a subtype.
-    fn file_system(&self, name: &[u8]) -> Option<Arc<dyn FileSystemType<D>>>;
+    fn file_system(&self, name: &[u8]) -> Option<TypeRef<D>>;
 
     /// The type of the instance that `root` is in.
-    fn type_of(&self, root: &Arc<D>) -> Arc<dyn FileSystemType<D>>;
+    fn type_of(&self, root: &Arc<D>) -> TypeRef<D>;
 
     /// The flags of the instance that `root` is in.
     fn super_flags(&self, root: &Arc<D>) -> SuperFlags;
@@ -85,13 +85,16 @@ pub trait FileSystems<D: Dentry>: Sync {
 pub(crate) fn find_type<'a, D: Dentry>(
     kernel: &(impl FileSystems<D> + ?Sized),
     name: &'a [u8],
-) -> Result<(Arc<dyn FileSystemType<D>>, Option<&'a [u8]>), Errno> {
+) -> Result<(TypeRef<D>, Option<&'a [u8]>), Errno> {
     let mut parts = name.splitn(2, |byte| *byte == b'.');
     let (base, subtype) = (parts.next().unwrap_or(name), parts.next());
     let found = kernel.file_system(base).ok_or(Errno::ENODEV)?;
     let fits = subtype.is_none() || found.flags().contains(TypeFlags::SUBTYPES);
     if fits { Ok((found, subtype)) } else { Err(Errno::ENODEV) }
 }
+
+/// A file system type, whichever it is.
+pub type TypeRef<D> = Arc<dyn FileSystemType<D>>;
 
 /// A file system type.
 pub trait FileSystemType<D: Dentry>: Send + Sync {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`abi`] | system calls from raw registers |
 //! | [`kernel`], [`file_system`], [`user_memory`] | what the kernel around this crate gives |
-//! | [`task`], [`credentials`], [`file`] | who calls, with which rights, and what descriptors refer to |
+//! | [`task`], [`credentials`], [`mod@file`] | who calls, with which rights, and what descriptors refer to |
 //! | [`mount`] | `mount(2)`: new mounts, bind, move, remount, propagation type |
 //! | [`umount`] | `umount2(2)` |
 //! | [`pivot_root`] | `pivot_root(2)` |

@@ -33,19 +33,26 @@ pub(crate) struct Line<D: Dentry> {
     pub(crate) info: MountInfo,
 }
 
-/// The first `max` lines after the mount with the unique id `after`.
+/// The first `max` lines of mounts from the unique id `first` on.
 pub(crate) fn list<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
     root: &Position<D>,
     show: &(impl Show<D> + ?Sized),
-    (after, max): (u64, usize),
+    (first, max): (u64, usize),
 ) -> Vec<Line<D>> {
     let guard = pin();
-    let visible = visible(locks, ns, root);
-    let mut dominating = dominating(&visible);
-    let wanted = visible.into_iter().filter(|mount| mount.unique_id() > after).take(max);
-    wanted.map(|mount| line(locks, mount, root, dominating.of(mount), show, &guard)).collect()
+    let wanted = locks.mounts_from(ns, first).filter(|mount| is_visible(locks, mount, root)).take(max);
+    let mut groups = None;
+    let lines = wanted.map(|mount| {
+        // The groups that the reader sees matter to slaves only.
+        let from = mount
+            .propagation()
+            .master
+            .and_then(|_| groups.get_or_insert_with(|| dominating(&visible(locks, ns, root))).of(mount));
+        line(locks, mount, root, from, show, &guard)
+    });
+    lines.collect()
 }
 
 /// The mounts of `ns` whose roots can be reached from `root`, in order of creation.

@@ -6,10 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, MntNamespace, WriteSet};
+use mnt_table::{Dentry, MntNamespace, Mount, WriteSet};
 use propagate::pivot_root::{Position, is_reachable};
 
-use crate::listing::visible;
+use crate::listing::is_visible;
 use crate::mount_query::{LAST_OLD_ID, Query, requested_namespace, requested_root};
 use crate::user_memory::write_all;
 use crate::{Errno, Kernel};
@@ -49,23 +49,25 @@ pub fn listmount<D: Dentry, K: Kernel<D>>(
     }
     let fs = task.fs();
     let found = {
-        let locks = WriteSet::one(&ns);
+        let mut locks = WriteSet::one(&ns);
+        locks.make_index(&ns);
         let root = requested_root(&locks, &ns, own, &fs.root())?;
         let from = start(&locks, &ns, &query, &root)?; // 7
         if !is_reachable(&locks, &from, &root) && !is_admin {
             return Err(Errno::EPERM); // 8
         }
-        let below = visible(&locks, &ns, &from).into_iter().map(|mount| mount.unique_id());
-        let below = below.filter(|id| *id != query.id);
-        let mut found: Vec<u64> = if flags & abi::LISTMOUNT_REVERSE != 0 {
-            let mut found: Vec<u64> = below.filter(|id| query.param == 0 || *id < query.param).collect();
-            found.reverse();
-            found
+        let listed =
+            |mount: &&Arc<Mount<D>>| mount.unique_id() != query.id && is_visible(&locks, mount, &from);
+        let id = |mount: &Arc<Mount<D>>| mount.unique_id();
+        if flags & abi::LISTMOUNT_REVERSE == 0 {
+            let mounts = locks.mounts_from(&ns, query.param.saturating_add(1));
+            mounts.filter(listed).take(count).map(id).collect::<Vec<u64>>()
         } else {
-            below.filter(|id| *id > query.param).collect()
-        };
-        found.truncate(count);
-        found
+            let before = |mount: &&Arc<Mount<D>>| query.param == 0 || mount.unique_id() < query.param;
+            let mut mounts: Vec<_> = locks.mounts(&ns).take_while(before).collect();
+            mounts.reverse();
+            mounts.into_iter().filter(listed).take(count).map(id).collect()
+        }
     };
     let bytes: Vec<u8> = found.iter().flat_map(|id| id.to_le_bytes()).collect();
     write_all(kernel, ids, &bytes)?;
@@ -82,6 +84,6 @@ fn start<D: Dentry>(
     if query.id == ROOT {
         return Ok(root.clone());
     }
-    let mount = locks.mounts(ns).find(|mount| mount.unique_id() == query.id).ok_or(Errno::ENOENT)?;
+    let mount = locks.mount_by_id(ns, query.id).ok_or(Errno::ENOENT)?;
     Ok((Arc::clone(mount), Arc::clone(mount.root())))
 }

@@ -28,7 +28,7 @@ pub(crate) mod revealing;
 
 pub use crate::attributes::from_ms as mount_flags;
 pub(crate) use bind::{CopyFrom, copy};
-pub(crate) use change_type::{change_types, type_of};
+pub(crate) use change_type::type_of;
 
 /// What a mount call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

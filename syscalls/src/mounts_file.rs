@@ -15,7 +15,7 @@ use crate::listing::{Line, list};
 use crate::{Errno, Show, Task};
 
 /// Lines that are made at a time, under the namespace's lock.
-const LINES: usize = 64;
+const LINES: usize = 256;
 
 /// Which file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,10 @@ impl<D: Dentry> MountsFile<D> {
         let mut cursor = self.cursor.lock();
         while cursor.text.len() < buffer.len() {
             let lines = {
-                let locks = WriteSet::one(&self.ns);
+                let mut locks = WriteSet::one(&self.ns);
+                locks.make_index(&self.ns);
                 let root = (self.root.mount.to_arc(), self.root.dentry.clone());
-                list(&locks, &self.ns, &root, show, (cursor.after, LINES))
+                list(&locks, &self.ns, &root, show, (cursor.after + 1, LINES))
             };
             let Some(last) = lines.last() else { break };
             cursor.after = last.unique_id;

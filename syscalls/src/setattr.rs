@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet};
-use propagate::graph::PropagationType;
+use propagate::graph::{PropagationType, change_types};
 use propagate::{Error, Retry, with_locks};
 
 use crate::attributes::{from_attr, keeping_locks, locks_allow, times_from_attr};
 use crate::file::Object;
 use crate::file_system::TypeFlags;
-use crate::mount::{change_types, is_root, type_of};
+use crate::mount::{is_root, type_of};
 use crate::path::{Argument, Empty, Spot, last};
 use crate::scope::{anonymous_root, home};
 use crate::user_memory::{PAGE_SIZE, structure};

@@ -72,10 +72,10 @@ pub fn statmount<D: Dentry, K: Kernel<D>>(
     }
     let fs = task.fs();
     let record = {
-        let locks = WriteSet::one(&ns);
+        let mut locks = WriteSet::one(&ns);
+        locks.make_index(&ns);
         let caller = fs.root();
-        let mount = locks.mounts(&ns).find(|mount| mount.unique_id() == query.id);
-        let mount = mount.ok_or(Errno::ENOENT)?; // 9
+        let mount = locks.mount_by_id(&ns, query.id).ok_or(Errno::ENOENT)?; // 9
         let root = requested_root(&locks, &ns, own, &caller)?;
         if !is_visible(&locks, mount, &root) && !is_admin {
             return Err(Errno::EPERM); // 10

@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, LockPlan, Mount, WriteSet};
-use propagate::graph::{self, PropagationType, missing_groups};
-use propagate::{Error, Retry, with_locks};
+use mnt_table::{Dentry, LockPlan};
+use propagate::graph::{PropagationType, change_types};
+use propagate::{Error, with_locks};
 
 use super::{Call, Done, is_root};
 use crate::Errno;
@@ -45,23 +45,4 @@ pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> 
         Ok(Done::default())
     });
     done.map_err(Errno::from)
-}
-
-/// Changes all of `mounts`, parents first.
-///
-/// # Errors
-/// `ENOMEM`. Also: missing locks.
-pub(crate) fn change_types<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mounts: &[Arc<Mount<D>>],
-    to: PropagationType,
-) -> Result<(), Retry<D>> {
-    let missing = missing_groups(locks, mounts);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
-    }
-    for mount in mounts {
-        graph::change_type(locks, mount, to)?;
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use mnt_table::{Dentry, LockPlan, MntNamespace, Mount, MountFlags, WriteSet, pin};
 use propagate::with_locks;
 
-use crate::file_system::{FileSystemType, SuperFlags, TypeFlags};
+use crate::file_system::{SuperFlags, TypeFlags, TypeRef};
 use crate::{Errno, FileSystems};
 
 /// The flags that a new mount with `flags` gets: with the locks of the mount that allows it.
@@ -18,7 +18,7 @@ use crate::{Errno, FileSystems};
 pub(crate) fn check<D: Dentry>(
     kernel: &(impl FileSystems<D> + ?Sized),
     ns: &Arc<MntNamespace<D>>,
-    fs_type: &Arc<dyn FileSystemType<D>>,
+    fs_type: &TypeRef<D>,
     flags: MountFlags,
 ) -> Result<MountFlags, Errno> {
     if ns.owner().is_initial() || !fs_type.flags().contains(TypeFlags::EXPOSES_KERNEL) {

@@ -155,7 +155,7 @@ fn an_open_file_is_read_in_pieces_and_tells_of_changes_once() {
     kernel.mount("/a").unwrap();
     let files = [Format::Mountinfo, Format::Mounts, Format::Mountstats]
         .map(|format| MountsFile::open(kernel.task(), format));
-    let events = (abi::POLLIN | abi::POLLPRI) as u32;
+    let events = abi::POLLIN | abi::POLLPRI;
     let poll = || files.each_ref().map(|file| file.poll(events));
     assert_eq!(poll(), [0x1, 0x1, 0x1]);
     let read = |file: &MountsFile<_>, size: usize| {
