@@ -23,7 +23,7 @@
 //! | [`group`] | peer groups and slave lists, as objects |
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
-//! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | [`reclaim`], `limbo`, [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
 //! | [`check`] | the checker |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
 //!
@@ -42,6 +42,7 @@
 //! | `[Slots]` | a counter is split | `pair`, `sum` | Release / Acquire |
 //! | `[Killed]` | DEAD, before the superblock is shut down | end of a walk | Release / Acquire |
 //! | `[Anchor]` | `move_all`, in the window | `target`, between sample and check | Release / Acquire |
+//! | `[Back]` | a bag returns to its CPU | who empties it | Release / Acquire |
 //! | `[Flag]` | first use of a dentry | a walk's step | Release / Acquire |
 //!
 //! # Where a simpler way was taken than the fullest one thought of
@@ -75,7 +76,11 @@ mod count;
 pub mod dentry;
 pub mod group;
 pub mod id;
+// Models use it as it is, in place of the machine's.
+#[cfg(loom)]
+pub mod limbo;
 #[cfg(not(loom))]
+#[expect(unreachable_pub, reason = "public in models")]
 mod limbo;
 pub mod list;
 pub mod mount;
