@@ -40,7 +40,8 @@
 //! | `[Busy]` | CHECK; fence; sums | get; fence; state | SeqCst fences on both sides |
 //! | `[Put]` | put; fence; state | sums, puts before gets; DETACHED; fence; sums | Release / Acquire; SeqCst fences |
 //! | `[Slots]` | a counter is split | `pair`, `sum` | Release / Acquire |
-//! | `[Killed]` | DEAD, before the superblock is shut down | end of a walk | Release / Acquire |
+//! | `[Detached]` | a mount leaves its tree lazily | who puts its last reference: state; fence | Release / SeqCst fence |
+//! | `[Killed]` | state, before the superblock is shut down | end of a walk: dentries, then state | the file system's / its Acquire |
 //! | `[Anchor]` | `move_all`, in the window | `target`, between sample and check | Release / Acquire |
 //! | `[Back]` | a bag returns to its CPU | who empties it | Release / Acquire |
 //! | `[Flag]` | first use of a dentry | a walk's step | Release / Acquire |

@@ -379,8 +379,10 @@ impl<D: Dentry> WriteSet<D> {
             // before this change is over, and takes this count.
             detached_into_raw(Arc::clone(&life));
         }
-        // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
-        mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
+        // Release [Detached]: pairs with the fence in `Mount::settle`, on whichever CPU puts the last reference. DEAD is
+        // published by the superblock's shutdown [Killed].
+        let release = order(Ordering::Release, "detached_relaxed");
+        mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, release);
         let old = self.tree(mount).parent.is_some().then(|| self.edge_of(mount));
         if old.is_some() {
             self.unhook(&ns, mount);

@@ -436,8 +436,8 @@ impl<D: Dentry> WriteSet<D> {
         let idle = mounts.iter().all(|(mount, allowed)| mount.users() <= *allowed);
         if !idle {
             for (mount, _) in mounts {
-                // Release: as before the check.
-                mount.state.store(state::LIVE, Ordering::Release);
+                // Relaxed: as before the check; nothing was changed meanwhile.
+                mount.state.store(state::LIVE, Ordering::Relaxed);
             }
         }
         idle
