@@ -22,8 +22,8 @@ const NONE: u32 = u32::MAX;
 pub struct Plan(u32);
 
 impl Plan {
-    /// The name of the next plan.
-    pub fn next(&mut self) -> Plan {
+    /// The name of a plan that begins.
+    pub fn begin(&mut self) -> Plan {
         self.0 = self.0.wrapping_add(1);
         *self
     }
@@ -83,15 +83,6 @@ impl<T> List<T> {
         self.nodes.try_reserve(promised.saturating_sub(spare)).map_err(|_| NoMemory)?;
         self.promised = u32::try_from(promised).map_err(|_| NoMemory)?;
         Ok(())
-    }
-
-    /// Makes room for `more` insertions.
-    ///
-    /// # Errors
-    /// [`NoMemory`]; the list is as before.
-    pub fn reserve(&mut self, more: usize) -> Result<(), NoMemory> {
-        let spare = self.nodes.len() - self.len();
-        self.nodes.try_reserve(more.saturating_sub(spare)).map_err(|_| NoMemory)
     }
 
     /// How many insertions are promised and not made yet.
@@ -252,7 +243,7 @@ mod tests {
             let mut naive: Vec<(Slot, u32)> = Vec::new();
             let mut names = Plan::default();
             for plan in 0..40 {
-                let name = names.next();
+                let name = names.begin();
                 let mut promised = 0;
                 for _ in 0..random.below(4) {
                     let more = random.below(5);
@@ -295,7 +286,7 @@ mod tests {
         let mut names = Plan::default();
         list.push_back(0);
         for _ in 0..1000 {
-            let name = names.next();
+            let name = names.begin();
             list.promise(name, 1).unwrap();
             list.promise(name, 2).unwrap();
             assert_eq!(list.promised(), 3);
@@ -306,7 +297,7 @@ mod tests {
     #[test]
     fn a_promise_that_cannot_be_kept_is_not_given() {
         let mut list = List::<u32>::new();
-        let name = Plan::default().next();
+        let name = Plan::default().begin();
         list.promise(name, 2).unwrap();
         assert_eq!(list.promise(name, usize::MAX), Err(NoMemory));
         assert_eq!(list.promised(), 2);

@@ -16,7 +16,7 @@ use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, detached_into_raw, state};
-use crate::namespace::{MntNamespace, Mountpoint};
+use crate::namespace::{MntNamespace, Mountpoint, Touched};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
 use crate::table::Unlinked;
@@ -186,8 +186,9 @@ impl<D: Dentry> WriteSet<D> {
         spec: MountSpec<D>,
     ) -> Result<Arc<Mount<D>>, NoMemory> {
         let id = ns.lock.mount_ids.take().ok_or(NoMemory)?;
+        let plan = self.plan;
         let state = self.namespace_mut(ns);
-        state.order.reserve(1)?;
+        state.order.promise(plan, 1)?;
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
         Ok(mount)
@@ -232,9 +233,9 @@ impl<D: Dentry> WriteSet<D> {
         parent: &Arc<Mount<D>>,
         dentry: &Arc<D>,
     ) -> Result<Joint<D>, RegisterError> {
-        self.tree_mut(parent).children.reserve(1)?;
+        let plan = self.plan;
+        self.tree_mut(parent).children.promise(plan, 1)?;
         let state = self.namespace_mut(ns);
-        state.touched.try_reserve(1).map_err(|_| NoMemory)?;
         let key = Arc::as_ptr(dentry).addr();
         let mountpoint = match state.mountpoints.get(&key) {
             Some(mountpoint) => Arc::clone(mountpoint),
@@ -244,12 +245,12 @@ impl<D: Dentry> WriteSet<D> {
                 // The flag is set from here on: before the edge is published.
                 dentry.mounted_here().register(&mountpoint)?;
                 state.mountpoints.insert(key, Arc::clone(&mountpoint));
-                // Should the operation fail, the mountpoint goes again.
-                state.touched.push(Arc::clone(&mountpoint));
                 mountpoint
             }
         };
-        self.list_on_mut(&mountpoint).reserve(1)?;
+        // Should the operation fail, a mountpoint that is new goes again.
+        self.touch(ns, Arc::clone(&mountpoint));
+        self.list_on_mut(&mountpoint).promise(plan, 1)?;
         let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
     }
@@ -263,7 +264,7 @@ impl<D: Dentry> WriteSet<D> {
     pub(crate) fn release_mountpoints(&mut self) {
         for at in 0..self.namespaces().len() {
             let ns = Arc::clone(&self.namespaces()[at]);
-            for mountpoint in core::mem::take(&mut self.namespace_mut(&ns).touched) {
+            while let Some(mountpoint) = self.untouch(&ns) {
                 if !self.list_on(&mountpoint).is_empty() {
                     continue;
                 }
@@ -458,11 +459,31 @@ impl<D: Dentry> WriteSet<D> {
         let (mountpoint, place): (Arc<Mountpoint<D>>, Slot) =
             links.mountpoint.take().expect("the mount is attached");
         self.tree_mut(&parent).children.remove(in_parent);
-        let left = self.list_on_mut(&mountpoint);
-        left.remove(place);
-        if left.is_empty() {
-            self.namespace_mut(ns).touched.push(mountpoint);
+        self.list_on_mut(&mountpoint).remove(place);
+        self.touch(ns, mountpoint);
+    }
+
+    /// Notes that `mountpoint`, of `ns`, may not be one any more.
+    fn touch(&mut self, ns: &Arc<MntNamespace<D>>, mountpoint: Arc<Mountpoint<D>>) {
+        if !self.list_on(&mountpoint).is_empty() {
+            return;
         }
+        let first = &mut self.namespace_mut(ns).touched;
+        // SAFETY: guarded by the namespace's lock, as `first` is, through which alone it is reached: here and in `untouch`.
+        let here = unsafe { &mut *mountpoint.touched.get() };
+        if here.is_none() {
+            *here = Some(Touched(first.take()));
+            *first = Some(mountpoint);
+        }
+    }
+
+    /// Takes one of the mountpoints of `ns` that were noted.
+    fn untouch(&mut self, ns: &MntNamespace<D>) -> Option<Arc<Mountpoint<D>>> {
+        let first = &mut self.namespace_mut(ns).touched;
+        let mountpoint = first.take()?;
+        // SAFETY: as in `touch`.
+        *first = unsafe { &mut *mountpoint.touched.get() }.take().and_then(|Touched(next)| next);
+        Some(mountpoint)
     }
 
     /// Enters `child` in the lists of the joint's ends and links the edge, in the place of `instead` if given.

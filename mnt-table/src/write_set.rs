@@ -28,6 +28,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
+use crate::list::Plan;
 use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
@@ -220,6 +221,8 @@ pub struct WriteSet<D: Dentry> {
     last_home: Cell<usize>,
     receiving: Vec<Arc<MntNamespace<D>>>,
     ended: SmallVec<[Ended<D>; 2]>,
+    /// Whose promises lists make to this change.
+    pub(crate) plan: Plan,
 }
 
 /// A mount that left its tree in this change.
@@ -239,6 +242,7 @@ impl<D: Dentry> WriteSet<D> {
             last_home: Cell::new(0),
             receiving: Vec::new(),
             ended: SmallVec::new(),
+            plan: Plan::default(),
         }
     }
 
@@ -302,7 +306,10 @@ impl<D: Dentry> WriteSet<D> {
         }
         // Relaxed: only the holder of a token compares with it, and it stored it itself.
         ns.lock.holder.store(self.token, Ordering::Relaxed);
-        self.namespaces.push(ns);
+        self.namespaces.push(Arc::clone(&ns));
+        if self.namespaces.len() == 1 {
+            self.plan = self.namespace_mut(&ns).plan.begin();
+        }
     }
 
     fn lock_group(&mut self, group: Arc<Group<D>>) {
