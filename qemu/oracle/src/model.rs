@@ -17,7 +17,11 @@ use syscalls::umount::umount2;
 use syscalls::{Errno, FileSystems, Show, Task};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
-use crate::{Answer, Call, DIRECTORIES, Executor, Step, Views};
+use syscalls::mountinfo::MountInfo;
+
+use crate::DIRECTORIES;
+use crate::machine::Machine;
+use crate::raw::{Arg, Raw, Reply};
 
 /// Tasks in namespaces of in-memory file systems. Task 0 exists from the start: its root is a file system with the fixed
 /// directories, mounted over the hidden root of its namespace.
@@ -158,53 +162,31 @@ impl Model {
         found.unwrap_or(false)
     }
 
-    fn call(&mut self, number: usize, call: &Call) -> Result<(), Errno> {
+    fn call(&mut self, number: usize, raw: &Raw) -> Result<(), Errno> {
         let task = self.tasks[number].as_ref().expect("the caller asked whether the task exists");
-        let mount = |source: &str, target: &str, fs_type: Option<&[u8]>, flags| {
-            mount(task, &self.files, Some(source.as_bytes()), target.as_bytes(), fs_type, flags, b"")
-                .map(|_| ())
+        let text = |at: usize| match &raw.args[at] {
+            Arg::Bytes(bytes) => Some(&bytes[..bytes.len() - 1]),
+            _ => None,
         };
-        let recursive = |on: &bool| if *on { abi::MS_REC } else { 0 };
-        match call {
-            Call::Mount { target } => mount("none", target, Some(b"tmpfs"), 0),
-            Call::Bind { source, target, recursive: all } => {
-                mount(source, target, None, abi::MS_BIND | recursive(all))
-            }
-            Call::Move { source, target } => mount(source, target, None, abi::MS_MOVE),
-            Call::Make { target, to, recursive: all } => {
-                mount("none", target, None, to.flag() | recursive(all))
-            }
-            Call::Remount { target, flags } => {
-                mount("none", target, None, abi::MS_REMOUNT | abi::MS_BIND | flags)
-            }
-            Call::Umount { target, lazy } => {
-                let flags = if *lazy { abi::MNT_DETACH } else { 0 };
-                umount2(task, target.as_bytes(), flags).map(|_| ())
-            }
-            Call::PivotRoot { new_root, put_old } => {
-                pivot_root(task, new_root.as_bytes(), put_old.as_bytes())
-            }
-            Call::Cd { path } => task.chdir(path.as_bytes()),
-            Call::Chroot { path } => task.chroot(path.as_bytes()),
-            Call::Unshare => {
+        let path = |at| text(at).ok_or(Errno::ENOENT);
+        let bits = |at: usize| match raw.args[at] {
+            Arg::Int(bits) => bits as u32,
+            _ => 0,
+        };
+        match raw.nr {
+            abi::__NR_mount => mount(task, &self.files, text(0), path(1)?, text(2), bits(3), b"").map(|_| ()),
+            abi::__NR_umount2 => umount2(task, path(0)?, bits(1)).map(|_| ()),
+            abi::__NR_pivot_root => pivot_root(task, path(0)?, path(1)?),
+            abi::__NR_chdir => task.chdir(path(0)?),
+            abi::__NR_chroot => task.chroot(path(0)?),
+            abi::__NR_unshare => {
                 task.unshare_mounts()?;
                 if self.forgets_unbindable {
                     forget_unbindable(&task.namespace());
                 }
                 Ok(())
             }
-            Call::Fork { child } => {
-                let child_task = task.fork();
-                if self.tasks.len() <= *child {
-                    self.tasks.resize_with(child + 1, || None);
-                }
-                self.tasks[*child] = Some(child_task);
-                Ok(())
-            }
-            Call::Exit => {
-                self.tasks[number] = None;
-                Ok(())
-            }
+            _ => Err(Errno::EINVAL),
         }
     }
 }
@@ -215,17 +197,45 @@ fn forget_unbindable(ns: &Arc<MntNamespace<TmpDentry>>) {
     mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
 }
 
-impl Executor for Model {
-    fn run(&mut self, step: &Step) -> Result<Answer> {
-        Ok(self.call(step.task, &step.call).map_or_else(|errno| Answer(errno.raw()), |()| Answer::OK))
+impl Machine for Model {
+    fn calls(&mut self, task: usize, calls: &[Raw]) -> Result<Vec<Reply>> {
+        let reply = |call| {
+            let result = self.call(task, call).map_or_else(|errno| -i64::from(errno.raw()), |()| 0);
+            Reply { result, memory: Vec::new() }
+        };
+        Ok(calls.iter().map(reply).collect())
     }
 
-    fn views(&mut self) -> Result<Views> {
+    fn clone_task(&mut self, task: usize, child: usize, _flags: u64) -> Result<Reply> {
+        let forked = self.tasks[task].as_ref().map(Task::fork);
+        if self.tasks.len() <= child {
+            self.tasks.resize_with(child + 1, || None);
+        }
+        self.tasks[child] = forked;
+        Ok(Reply { result: child as i64 + 1, memory: Vec::new() })
+    }
+
+    fn map_root(&mut self, _task: usize) -> Result<Reply> {
+        Ok(Reply { result: -i64::from(Errno::EINVAL.raw()), memory: Vec::new() })
+    }
+
+    fn exit(&mut self, task: usize) -> Result<()> {
+        self.tasks[task] = None;
+        Ok(())
+    }
+
+    fn pid(&self, task: usize) -> Option<i32> {
+        self.has(task).then_some(task as i32 + 1)
+    }
+
+    fn proc_fd(&self) -> i32 {
+        3
+    }
+
+    fn mountinfo(&mut self) -> Result<Vec<Option<Vec<MountInfo>>>> {
         let see = |task: &Option<Task<TmpDentry>>| {
             task.as_ref().map(|task| mountinfo(task, &self.files)).transpose()
         };
-        let mut views = Views(self.tasks.iter().map(see).collect::<Result<_, _>>()?);
-        views.normalise();
-        Ok(views)
+        Ok(self.tasks.iter().map(see).collect::<Result<_, _>>()?)
     }
 }
