@@ -45,4 +45,4 @@ pub use session::Session;
 pub use view::Views;
 
 /// The directories of every file system here.
-pub const DIRECTORIES: [&str; 9] = ["a", "b", "c", "a/x", "a/y", "b/x", "b/y", "c/x", "c/y"];
+pub const DIRECTORIES: [&str; 11] = ["a", "b", "c", "x", "y", "a/x", "a/y", "b/x", "b/y", "c/x", "c/y"];
