@@ -42,12 +42,11 @@ fn walk_beside_changes(sharing: Sharing) -> u64 {
     reader.bind("/a", "/a/b");
     let before = stats_here();
     let start = Instant::now();
+    let fs = reader.task().fs();
     let walks = || {
         let mut walks = 0u64;
         while start.elapsed() < SLICE * 4 {
-            let found = walk_with(reader.task().fs(), b"/a/b/b", Last::Follow, |found| {
-                Ok(Arc::as_ptr(found.dentry).addr())
-            });
+            let found = walk_with(&fs, b"/a/b/b", Last::Follow, |found| Ok(Arc::as_ptr(found.dentry).addr()));
             black_box(found.expect("it is there"));
             walks += 1;
         }

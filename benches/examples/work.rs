@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         "walk" | "keep" => {
             let namespace = Namespace::new(1, sharing);
             let path = "/1/2/3/4/5/6/7/8";
-            let at = |end: usize| walk(namespace.task().fs(), &path.as_bytes()[..end], Last::Follow);
+            let at = |end: usize| walk(&namespace.task().fs(), &path.as_bytes()[..end], Last::Follow);
             let mut above = namespace.root().root().clone();
             for level in 1..=8 {
                 above.mkdir(&path.as_bytes()[level * 2 - 1..level * 2]).expect("a fresh name");
@@ -44,10 +44,10 @@ fn main() -> ExitCode {
             for _ in 0..count {
                 let path = black_box(path.as_bytes());
                 if thing == "keep" {
-                    black_box(walk(fs, path, Last::Follow).expect("it is there"));
+                    black_box(walk(&fs, path, Last::Follow).expect("it is there"));
                 } else {
                     let found =
-                        walk_with(fs, path, Last::Follow, |found| Ok(Arc::as_ptr(found.dentry).addr()));
+                        walk_with(&fs, path, Last::Follow, |found| Ok(Arc::as_ptr(found.dentry).addr()));
                     black_box(found.expect("it is there"));
                 }
             }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use linux_raw_sys::general::{MS_BIND, MS_SHARED};
 use mnt_table::{Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin};
-use propagate::attach::{What, attach};
+use propagate::attach::{Place, Rules, What, attach};
 use propagate::copy_tree::NewTree;
 use propagate::with_locks;
 use syscalls::Task;
+use syscalls::listing::mountinfo;
 use syscalls::mount::mount;
 use syscalls::umount::umount2;
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
@@ -52,10 +53,19 @@ impl Namespace {
         let task = Task::new(&ns, &PathRef { mount: kept, dentry: fs }).expect("the root is there");
         let this = Namespace { task, ns, root, instances: Instances::new(dev) };
         if sharing == Sharing::Shared {
-            mount(&this.task, &this.instances, None, b"/", None, MS_SHARED, b"")
+            mount(&this.task, &this.instances, None, &b"/"[..], None, MS_SHARED, b"")
                 .expect("a root can be shared");
         }
         this
+    }
+
+    /// A task that gets a copy of this namespace, as unshare(2) makes it.
+    pub fn unshared(&self) -> Self {
+        let task = self.task.fork();
+        task.unshare_mounts().expect("memory");
+        let ns = task.namespace();
+        let root = task.fs().root().0;
+        Namespace { task, ns, root, instances: Instances::new(0) }
     }
 
     /// The task in it.
@@ -84,7 +94,8 @@ impl Namespace {
         let done = with_locks(LockPlan::new(&self.ns), |locks| {
             let mount = locks.new_mount(&self.ns, spec(self.root.root()))?;
             let tree = NewTree::single(Arc::clone(&mount));
-            attach(locks, What::New(tree, Vec::new()), &self.root, dentry, usize::MAX)?;
+            let rules = Rules { mounts_max: usize::MAX, owner: self.ns.owner().clone() };
+            attach(locks, What::New(tree, Vec::new()), Place::top(&self.root, dentry), &rules)?;
             Ok(mount)
         });
         done.expect("the directory is there")
@@ -107,13 +118,23 @@ impl Namespace {
             Instance::Prepared => Instances::PREPARED,
             Instance::Fresh => Instances::FRESH,
         };
-        mount(&self.task, &self.instances, None, target.as_bytes(), Some(fs_type), 0, b"").expect("mount");
+        mount(&self.task, &self.instances, None, target.as_bytes(), Some(fs_type), 0u32, b"").expect("mount");
     }
 
     /// mount(2) with `MS_BIND`.
     pub fn bind(&self, source: &str, target: &str) {
         let source = Some(source.as_bytes());
         mount(&self.task, &self.instances, source, target.as_bytes(), None, MS_BIND, b"").expect("bind");
+    }
+
+    /// mount(2) with a propagation type.
+    pub fn make(&self, target: &str, to: u32) {
+        mount(&self.task, &self.instances, None, target.as_bytes(), None, to, b"").expect("a mountpoint");
+    }
+
+    /// The lines of the task's mountinfo.
+    pub fn mountinfo_len(&self) -> usize {
+        mountinfo(&self.task, &self.instances).expect("memory").len()
     }
 
     /// umount2(2).
@@ -132,5 +153,5 @@ pub enum Instance {
 }
 
 fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec { root: Arc::clone(root), flags: MountFlags::RELATIME, source: Arc::from(&b"none"[..]) }
+    MountSpec::new(Arc::clone(root), MountFlags::RELATIME, Arc::from(&b"none"[..]))
 }

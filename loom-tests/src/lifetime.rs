@@ -139,7 +139,7 @@ fn walk_vs_umount_and_flush() -> Model {
             let reader = epochs.spawn(move || (walk_label(&task, "/a"), task));
             {
                 let mut locks = WriteSet::one(&ns);
-                assert!(locks.condemn_if_idle(&[(Arc::clone(&goes), 0)]));
+                assert!(locks.condemn_if_idle(&[Arc::clone(&goes)]));
                 locks.leave(&goes, Leave::Dead, &pin());
             }
             drop(goes);

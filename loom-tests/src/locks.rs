@@ -5,8 +5,8 @@ use std::sync::Arc;
 use loom::thread;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::platform::set_cpu;
-use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, WriteSet};
-use propagate::attach::{What, attach};
+use mnt_table::{Group, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, UserNs, WriteSet};
+use propagate::attach::{Place, Rules, What, attach};
 use propagate::copy_tree::{NewTree, clone_namespace};
 use propagate::graph::{PropagationType, change_type, enslave, found_group, join_after};
 use propagate::{Error, Retry, with_locks};
@@ -33,7 +33,7 @@ fn set_type(ns: &Arc<MntNamespace<Name>>, mount: &Arc<Mount<Name>>, to: Propagat
 
 /// A copy of `from`; returns it and the number of mounts that were copied.
 fn copy(from: &Arc<MntNamespace<Name>>) -> (Arc<MntNamespace<Name>>, usize) {
-    let to = MntNamespace::with_capacity(Kind::Ordinary, 4).expect("memory");
+    let to = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(4)).expect("memory");
     let copied = with_locks(LockPlan::new(from), |locks| {
         locks.add_new(&to);
         Ok(clone_namespace(locks, from, &to)?.len())
@@ -76,7 +76,8 @@ fn clone_vs_propagation() -> Model {
             let delivered = with_locks(LockPlan::new(&sender), |locks| {
                 let mount = new_mount(locks, &sender, m.root());
                 let what = What::New(NewTree::single(mount), Vec::new());
-                attach(locks, what, &sender_root, r.name(0), 100)
+                let rules = Rules { mounts_max: 100, owner: UserNs::INITIAL };
+                attach(locks, what, Place::top(&sender_root, r.name(0)), &rules)
             });
             let delivered = ok(delivered);
             let (clone, copied) = cloner.join().unwrap();

@@ -34,7 +34,7 @@ impl Tree {
     /// Plain umount: shuts the file system down, or says that it is busy.
     fn umount(&self) -> &'static str {
         let mut locks = WriteSet::one(&self.ns);
-        if !locks.condemn_if_idle(&[(Arc::clone(&self.mount), 0)]) {
+        if !locks.condemn_if_idle(&[Arc::clone(&self.mount)]) {
             return "busy";
         }
         locks.leave(&self.mount, Leave::Dead, &pin());

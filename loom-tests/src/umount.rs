@@ -101,7 +101,8 @@ fn slide_down_vs_walk() -> Model {
                     let joint = world::joint(&mut locks, &upper, &root, &a);
                     let guard = pin();
                     locks.begin(&ns, &guard);
-                    locks.leave_beneath(&goes, Leave::Detached, &upper, joint, &guard);
+                    locks.rehang(&upper, joint, &guard);
+                    locks.leave(&goes, Leave::Detached, &guard);
                     locks.end();
                 }
             });

@@ -32,7 +32,7 @@ fn miss_vs_unhash() -> Model {
                 let ns = Arc::clone(&ns);
                 move || {
                     let mut locks = WriteSet::one(&ns);
-                    assert!(locks.condemn_if_idle(&[(Arc::clone(&goes), 0)]));
+                    assert!(locks.condemn_if_idle(&[Arc::clone(&goes)]));
                     locks.leave(&goes, Leave::Dead, &pin());
                 }
             });

@@ -13,7 +13,7 @@ use mnt_table::place::{FsStruct, PathRef};
 use mnt_table::reclaim::Guard;
 use mnt_table::tree::Joint;
 use mnt_table::walk::{Last, WalkError, walk_with};
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, SuperBlock, WriteSet, pin};
+use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, SuperBlock, WriteSet, pin};
 use propagate::with_locks;
 
 use crate::harness::Outcome;
@@ -207,8 +207,7 @@ pub fn new_mount(
     ns: &Arc<MntNamespace<Name>>,
     root: &Arc<Name>,
 ) -> Arc<Mount<Name>> {
-    let spec =
-        MountSpec { root: Arc::clone(root), flags: MountFlags::empty(), source: Arc::from(&b"model"[..]) };
+    let spec = MountSpec::new(Arc::clone(root), MountFlags::empty(), Arc::from(&b"model"[..]));
     locks.new_mount(ns, spec).expect("memory")
 }
 
@@ -229,7 +228,7 @@ pub fn namespace(fs: &FileSystem) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>)
 
 /// A namespace whose root mount shows what is below `root`.
 pub fn namespace_of(root: &Arc<Name>) -> (Arc<MntNamespace<Name>>, Arc<Mount<Name>>) {
-    let ns = MntNamespace::with_capacity(Kind::Ordinary, 4).expect("memory");
+    let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(4)).expect("memory");
     let mut locks = WriteSet::one(&ns);
     let root = new_mount(&mut locks, &ns, root);
     locks.attach_root(&ns, &root);

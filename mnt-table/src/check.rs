@@ -127,9 +127,6 @@ impl<D: Dentry> Checker<'_, D> {
             (state.edges.len(), ns.table.iter(self.guard).count(), state.edges.buckets());
         let mountpoints: Vec<_> = state.mountpoints.values().cloned().collect();
         let edges = mounts.len().saturating_sub(1);
-        self.claim(counted == edges && linked == edges, || {
-            format!("namespace {id}: {edges} edges in the tree, {linked} in the hash, {counted} counted")
-        });
         self.claim(counted < LOAD_MAX * buckets + LOAD_MAX, || {
             format!("namespace {id}: {counted} edges in {buckets} buckets")
         });
@@ -140,9 +137,13 @@ impl<D: Dentry> Checker<'_, D> {
             .sum();
         self.claim(children == edges, || format!("I3: namespace {id}: {edges} edges, {children} children"));
         let mut attached = 0;
+        // Of detached mounts that stay connected.
+        let mut connected = 0;
         for mountpoint in mountpoints {
             let here = self.locks.mounts_on(ns, mountpoint.dentry());
-            attached += here.len();
+            let in_tree = here.iter().filter(|mount| self.locks.is_attached(mount)).count();
+            attached += in_tree;
+            connected += here.len() - in_tree;
             let flagged = mountpoint.dentry().mounted_here().is_mountpoint();
             self.claim(!here.is_empty() && flagged, || {
                 format!(
@@ -153,6 +154,12 @@ impl<D: Dentry> Checker<'_, D> {
         }
         self.claim(attached == edges, || {
             format!("namespace {id}: {edges} edges, {attached} mounts on mountpoints")
+        });
+        self.claim(counted == edges + connected && linked == counted, || {
+            format!(
+                "namespace {id}: {edges} edges in the tree and {connected} in fragments, {linked} in the hash, \
+                 {counted} counted"
+            )
         });
     }
 
@@ -238,6 +245,8 @@ impl<D: Dentry> Checker<'_, D> {
             let same = Arc::ptr_eq(member.mount.super_block(), &super_block);
             self.claim(same, || format!("I4: group {id} spans superblocks"));
             let master = here.master.as_ref().map(|link| link.group.stamp());
+            let above = group.above().map(|above| above.stamp());
+            self.claim(above == master, || format!("group {id} does not know the master of its members"));
             let before = behind.replace(master);
             self.claim(before.is_none_or(|before| before == master), || {
                 format!("I7: members of group {id} have different masters")

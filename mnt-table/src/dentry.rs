@@ -14,9 +14,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::list::NoMemory;
-use crate::namespace::Mountpoint;
+use crate::namespace::{MntNamespace, Mountpoint};
+use crate::place::PathRef;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
+use crate::user_ns::UserNs;
+use crate::walk::WalkError;
 
 /// Why a name was not found in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +60,44 @@ pub trait Dentry: Send + Sync + Sized + 'static {
     /// The target of a symbolic link; `None` for anything else. Fixed for life.
     fn symlink(&self) -> Option<&[u8]>;
 
+    /// Whether this is a link that leads to a place and not along a path (`/proc/PID/fd/N` and its like). Fixed for life.
+    fn is_magic_link(&self) -> bool {
+        false
+    }
+
+    /// Where a magic link leads the task that asks: exactly there, whatever is mounted on it.
+    ///
+    /// Context: not pinned; may block.
+    ///
+    /// # Errors
+    /// `ENOENT`, or what the file system says.
+    fn follow_magic_link(&self) -> Result<PathRef<Self>, WalkError> {
+        Err(WalkError::NotFound)
+    }
+
     /// Whether the dentry was removed from its directory, so that nothing can be mounted on it any more.
     fn is_removed(&self) -> bool;
+
+    /// The mount namespace that this file of a namespace file system stands for.
+    fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<Self>>> {
+        None
+    }
+
+    /// Whether this is the file of a namespace or a process (nsfs, pidfs): it can be bound though the mount that it is
+    /// reached through is the kernel's own.
+    fn is_handle(&self) -> bool {
+        self.mnt_namespace().is_some()
+    }
+
+    /// A mount whose root this is was made.
+    ///
+    /// Context: may be under the locks of a change; must not block.
+    fn mounted(&self) {}
+
+    /// A mount whose root this is has ended, or was never attached.
+    ///
+    /// Context: as [`SuperBlock::shutdown`].
+    fn unmounted(&self) {}
 
     /// Whether this is `other` or an ancestor of it, by directories alone.
     ///
@@ -86,6 +125,16 @@ pub trait SuperBlock: Send + Sync + 'static {
     ///
     /// Context: no lock of this crate held; not pinned; may block.
     fn shutdown(&self);
+
+    /// Gives up what users of this instance wait for (umount2(2) with `MNT_FORCE`).
+    ///
+    /// Context: as [`SuperBlock::shutdown`].
+    fn abort(&self) {}
+
+    /// The user namespace that owns this instance.
+    fn user_ns(&self) -> UserNs {
+        UserNs::INITIAL
+    }
 
     /// Makes the whole instance read-only (umount2(2) on the caller's root); `false` if it cannot be, or is in use for
     /// writing. Twice is as good as once.

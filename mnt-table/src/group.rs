@@ -21,7 +21,8 @@ use crate::dentry::Dentry;
 use crate::id::{Id, unique_after};
 use crate::list::{List, Slot};
 use crate::mount::Mount;
-use crate::sync::{Memory, Ordering, RawLock, plain::AtomicUsize};
+use crate::sync::plain::{self, AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock};
 
 /// A peer group.
 pub struct Group<D: Dentry> {
@@ -30,6 +31,9 @@ pub struct Group<D: Dentry> {
     pub(crate) holder: AtomicUsize,
     stamp: u64,
     id: Id,
+    /// The group of its members' master, who all have the same. For listings, which look up the chain of masters without
+    /// the locks of other people's groups.
+    above: plain::Mutex<Option<Arc<Group<D>>>>,
     pub(crate) memory: Memory,
     pub(crate) state: UnsafeCell<GroupState<D>>,
 }
@@ -78,6 +82,7 @@ impl<D: Dentry> Group<D> {
             holder: AtomicUsize::new(0),
             stamp: unique_after(master.map_or(0, Group::stamp)),
             id,
+            above: plain::Mutex::new(None),
             memory: Memory::new(),
             state: UnsafeCell::new(GroupState { members: List::new() }),
         })
@@ -91,6 +96,18 @@ impl<D: Dentry> Group<D> {
     /// The creation stamp, by which groups are locked.
     pub fn stamp(&self) -> u64 {
         self.stamp
+    }
+
+    /// The group that its members receive from; a moment's answer.
+    pub fn above(&self) -> Option<Arc<Group<D>>> {
+        self.above.lock().clone()
+    }
+
+    /// Its members receive from `above`. Called for each of them.
+    pub(crate) fn set_above(&self, above: Option<Arc<Group<D>>>) {
+        let old = core::mem::replace(&mut *self.above.lock(), above);
+        // Behind the lock: it may be the last handle of a group.
+        drop(old);
     }
 
     /// Whether the write set with `token` holds this group's lock.

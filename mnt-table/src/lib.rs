@@ -24,7 +24,9 @@
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
 //! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | `by_id` | questions about mounts by their ids |
 //! | [`check`] | the checker |
+//! | [`user_ns`] | who owns namespaces and superblocks |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
 //!
 //! # Edges
@@ -70,6 +72,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod arc_cell;
+mod by_id;
 pub mod check;
 mod count;
 pub mod dentry;
@@ -88,13 +91,15 @@ mod seqlock;
 pub mod sync;
 pub mod table;
 pub mod tree;
+pub mod user_ns;
 pub mod walk;
 pub mod write_set;
 
 pub use dentry::{Dentry, MountedHere, SuperBlock};
 pub use group::Group;
 pub use mount::{Mount, MountFlags, MountRef, MountSpec};
-pub use namespace::{Kind, MntNamespace};
+pub use namespace::{Kind, MntNamespace, NamespaceSpec};
 pub use place::{FsStruct, PathRef};
 pub use reclaim::{Guard, pin};
+pub use user_ns::UserNs;
 pub use write_set::{LockPlan, Missing, WriteSet};

@@ -10,6 +10,13 @@
 //! `LIVE` in a tree; `CHECK` while a decision about it is running; `DETACHED` lazily, kept by references; `DEAD`.
 //! Changed under the namespace's lock while in a tree, under [`Mount::slow`] once detached.
 //!
+//! # Fragments
+//! A mount that is detached together with its parent can stay attached to it (`CONNECTED`), so that what it covers is
+//! not revealed to who still holds the parent: a locked one does, and everything in a tree that ends as a whole. Such
+//! mounts keep their edges in the hash of the namespace that they were in, and name it, though they are not in it any
+//! more; the namespace's memory lives as long as there are any. The parent keeps a connected child going. When the
+//! parent dies it lets go of its children, under that namespace's lock, and each of them settles for itself.
+//!
 //! # References
 //! In a tree is a state and not a count; a [`MountRef`] counts ([`crate::count`]), and so does each user of an
 //! [`Anchor`].
@@ -48,9 +55,11 @@ use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
 use crate::table::{Entry, Links};
+use crate::tree::release_children;
+use crate::user_ns::UserNs;
 
 bitflags! {
-    /// Per-mount flags that a user can set (mount(2), mount_setattr(2)).
+    /// Per-mount flags that a user can set (mount(2), mount_setattr(2)), and the locks on them.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct MountFlags: u32 {
         /// Writes through this mount fail with `EROFS`.
@@ -69,10 +78,34 @@ bitflags! {
         const RELATIME = 0x40;
         /// Symbolic links are not followed.
         const NOSYMFOLLOW = 0x80;
+        /// The mount came from a namespace with another owner: READONLY may not be taken away here.
+        const LOCK_READONLY = 0x100;
+        /// As LOCK_READONLY, for NOSUID.
+        const LOCK_NOSUID = 0x200;
+        /// As LOCK_READONLY, for NODEV.
+        const LOCK_NODEV = 0x400;
+        /// As LOCK_READONLY, for NOEXEC.
+        const LOCK_NOEXEC = 0x800;
+        /// As LOCK_READONLY: NOATIME, NODIRATIME and RELATIME may not be changed at all.
+        const LOCK_ATIME = 0x1000;
     }
 }
 
-/// State words; `CHECK` is a bit on top of `LIVE` or `DETACHED`.
+impl MountFlags {
+    /// Those that a user can set.
+    pub const USER: MountFlags = MountFlags::READONLY
+        .union(MountFlags::NOSUID)
+        .union(MountFlags::NODEV)
+        .union(MountFlags::NOEXEC)
+        .union(MountFlags::TIMES)
+        .union(MountFlags::NOSYMFOLLOW);
+
+    /// Those that say when access times move.
+    pub const TIMES: MountFlags =
+        MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
+}
+
+/// State words; `CHECK` is a bit on top of `LIVE` or `DETACHED`, `CONNECTED` one on top of `DETACHED`.
 pub(crate) mod state {
     pub(crate) const LIVE: u32 = 0;
     pub(crate) const CHECK: u32 = 1;
@@ -80,6 +113,8 @@ pub(crate) mod state {
     pub(crate) const DEAD: u32 = 4;
     /// Made by a plan and never seen by anybody.
     pub(crate) const NEW: u32 = 8;
+    /// Still attached to a detached parent, which keeps it going.
+    pub(crate) const CONNECTED: u32 = 16;
 }
 
 /// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
@@ -169,6 +204,10 @@ pub(crate) struct TreeLinks<D: Dentry> {
     pub(crate) in_order: Option<Slot>,
     pub(crate) unbindable: bool,
     pub(crate) locked: bool,
+    /// How many children are `CONNECTED`.
+    pub(crate) connected: usize,
+    /// What a change noted here while it planned, and which change that was.
+    pub(crate) marks: (u64, u8),
 }
 
 /// An instance of a subtree of a file system somewhere in a tree.
@@ -187,6 +226,9 @@ pub struct Mount<D: Dentry> {
     id: plain::Mutex<Option<Id>>,
     number: u32,
     source: Arc<[u8]>,
+    idmap: plain::Mutex<Option<UserNs>>,
+    /// An umount with MNT_EXPIRE came by, and nobody since.
+    expiring: plain::AtomicBool,
     // Written by references; inline until it is shared.
     refs: Counter,
     /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
@@ -225,12 +267,22 @@ pub struct MountSpec<D: Dentry> {
     pub flags: MountFlags,
     /// The device name that mountinfo shows.
     pub source: Arc<[u8]>,
+    /// The user namespace whose ids it maps.
+    pub idmap: Option<UserNs>,
+}
+
+impl<D: Dentry> MountSpec<D> {
+    /// A mount of `root`, not id-mapped.
+    pub fn new(root: Arc<D>, flags: MountFlags, source: Arc<[u8]>) -> Self {
+        MountSpec { root, flags, source, idmap: None }
+    }
 }
 
 impl<D: Dentry> Mount<D> {
     /// A mount that is nowhere yet. Dropped without being attached, it lets go of its superblock again.
     pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
+        spec.root.mounted();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this| Mount {
             memory: Memory::new(),
@@ -244,6 +296,8 @@ impl<D: Dentry> Mount<D> {
             number: id.number(),
             id: plain::Mutex::new(Some(id)),
             source: spec.source,
+            idmap: plain::Mutex::new(spec.idmap),
+            expiring: plain::AtomicBool::new(false),
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
@@ -256,6 +310,8 @@ impl<D: Dentry> Mount<D> {
                 in_order: None,
                 unbindable: false,
                 locked: false,
+                connected: 0,
+                marks: (0, 0),
             }),
         })
     }
@@ -299,12 +355,20 @@ impl<D: Dentry> Mount<D> {
 
     /// Joins or leaves a peer group. Context: holds the namespace's lock and the group's.
     pub fn set_peers(&self, peers: Option<(Arc<Group<D>>, Slot)>) {
-        self.propagation.lock().peers = peers;
+        let mut here = self.propagation.lock();
+        if let Some((group, _)) = &peers {
+            group.set_above(here.master.as_ref().map(|link| Arc::clone(&link.group)));
+        }
+        here.peers = peers;
     }
 
     /// Changes whom it receives from. Context: holds the lock of the old and of the new master's group.
     pub fn set_master(&self, master: Option<MasterLink<D>>) {
-        self.propagation.lock().master = master;
+        let mut here = self.propagation.lock();
+        if let Some((group, _)) = &here.peers {
+            group.set_above(master.as_ref().map(|link| Arc::clone(&link.group)));
+        }
+        here.master = master;
     }
 
     /// The device name.
@@ -312,7 +376,32 @@ impl<D: Dentry> Mount<D> {
         &self.source
     }
 
-    /// The namespace that the mount is in; `None` for a detached one.
+    /// The user namespace whose ids it maps.
+    pub fn idmap(&self) -> Option<UserNs> {
+        self.idmap.lock().clone()
+    }
+
+    /// Sets whose ids it maps. Context: holds the namespace's lock; nobody can have written through the mount yet.
+    pub(crate) fn set_idmap(&self, idmap: Option<UserNs>) {
+        *self.idmap.lock() = idmap;
+    }
+
+    /// Marks it for the next umount with `MNT_EXPIRE`; returns whether it was marked already and not used since.
+    pub fn mark_expiring(&self) -> bool {
+        // Relaxed: the mark decides nothing by itself; the umount that follows looks for users as any does.
+        self.expiring.swap(true, Ordering::Relaxed)
+    }
+
+    /// Somebody used it: the mark is gone.
+    #[inline]
+    pub(crate) fn note_use(&self) {
+        // Relaxed: as in `mark_expiring`. Read first: the line is everybody's.
+        if self.expiring.load(Ordering::Relaxed) {
+            self.expiring.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The namespace in whose hash the mounts on this one are; `None` for a detached mount with nothing on it.
     ///
     /// Context: pinned. Ordering: `[Home]`; may be out of date when it returns.
     #[inline]
@@ -324,10 +413,9 @@ impl<D: Dentry> Mount<D> {
 
     /// Whether it is in some namespace; a moment's answer unless that namespace is locked.
     pub fn is_mounted(&self) -> bool {
-        // Acquire [Home]: as in `domain`.
-        let mounted = !self.ns.load(Ordering::Acquire).is_null();
         self.memory.check();
-        mounted
+        // Acquire: what made it so is seen.
+        self.state.load(Ordering::Acquire) & !state::CHECK == state::LIVE
     }
 
     /// Where it is attached: parent and mountpoint, read together; `None` for the root of a tree.
@@ -383,6 +471,7 @@ impl<D: Dentry> Mount<D> {
     /// Ends a reference; returns the mount if it is detached, to be settled after the pin.
     #[must_use]
     fn put(&self, guard: &Guard) -> Option<Arc<Self>> {
+        self.note_use();
         self.refs.put();
         if !planted("put_without_fence") {
             // [Put]: pairs with the fence in `settle`.
@@ -407,14 +496,26 @@ impl<D: Dentry> Mount<D> {
         anchors.iter().fold(self.refs.sum(), |sum, anchor| sum.wrapping_add(anchor.users.sum()))
     }
 
-    /// Whether a detached mount has lost its last reference; then buries it. Called by whoever may have been the last.
+    /// Whether a detached mount has lost its last reference; then buries it, and what it kept going. Called by whoever may
+    /// have been the last.
     ///
     /// Context: no lock of this crate held; may shut the superblock down, so may block.
     pub(crate) fn settle(&self) {
+        let Some(life) = self.die() else { return };
+        let mut dead = alloc::vec![life];
+        while let Some(life) = dead.pop() {
+            dead.extend(release_children(&life).iter().filter_map(|child| child.die()));
+            life.bury();
+            pin().retire_arc(life);
+        }
+    }
+
+    /// The count of a detached mount that has no references and no parent to keep it, which is DEAD from here on.
+    fn die(&self) -> Option<Arc<Self>> {
         let anchors = self.slow.lock();
         // Relaxed: written under `slow` since it was detached.
         if self.state.load(Ordering::Relaxed) != state::DETACHED {
-            return;
+            return None;
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
         if !planted("settle_without_fence") {
@@ -424,16 +525,22 @@ impl<D: Dentry> Mount<D> {
         if self.users_with(&anchors) != 0 {
             // Release: as before the check.
             self.state.store(state::DETACHED, Ordering::Release);
-            return;
+            return None;
         }
         // Release [Killed].
         self.state.store(state::DEAD, Ordering::Release);
-        drop(anchors);
         // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
-        let life = unsafe { Arc::from_raw(self.this) };
-        life.bury();
-        pin().retire_arc(life);
+        Some(unsafe { Arc::from_raw(self.this) })
+    }
+
+    /// Its parent let go of it: it lives for its own references from here on. The caller settles it.
+    ///
+    /// Context: holds the lock of the namespace that has its edge, which is unlinked.
+    pub(crate) fn disconnect(&self) {
+        let _decisions = self.slow.lock();
+        // Release: as it was when it was detached.
+        self.state.store(state::DETACHED, Ordering::Release);
     }
 
     /// Lets go of the superblock and the small id; the last mount shuts the superblock down.
@@ -441,6 +548,7 @@ impl<D: Dentry> Mount<D> {
     /// Context: once, when the mount is DEAD or was never attached; no lock held; may block.
     pub(crate) fn bury(&self) {
         drop(self.id.lock().take());
+        self.root.unmounted();
         let super_block = self.super_block();
         if super_block.active().remove() {
             super_block.shutdown();
@@ -602,6 +710,7 @@ impl<D: Dentry> Anchor<D> {
     /// One user less; the caller settles after its pin.
     pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
         let before = self.target(guard);
+        before.note_use();
         self.users.put();
         if !planted("anchor_put_without_fence") {
             // [Put]: pairs with the fence in `settle`.

@@ -1,8 +1,8 @@
 //! Mount namespaces: a table, a sequence, a lock, and what the lock guards.
 //!
 //! Every mount in a tree belongs to exactly one namespace, ordinary or anonymous, and [`Mount`]'s `ns` names it. There
-//! is no global table, sequence or lock. A detached mount belongs to none: nothing is mounted on it and nothing will
-//! be.
+//! is no global table, sequence or lock. A detached mount belongs to none: nothing can be mounted on it. If it was
+//! detached with others on it that stay connected, these are still found in the hash of the namespace that they were in.
 //!
 //! # What bumps the sequence
 //! A change of one edge is one pointer store, and no reader can confuse the moments before and after it. So mount, bind
@@ -21,18 +21,22 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering as CoreOrdering;
+use core::task::Waker;
 
 use hashbrown::HashMap;
 
+use crate::by_id::ById;
 use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
-use crate::list::{List, NoMemory};
+use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
-use crate::sync::{Memory, Ordering, RawLock, plain::AtomicBool, plain::AtomicU64, plain::AtomicUsize};
+use crate::sync::plain::{self, AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Memory, Ordering, RawLock};
 use crate::table::{Table, Writer};
+use crate::user_ns::{Charge, UserNs};
 use crate::write_set::WriteSet;
 
 /// A namespace's id: larger means younger; never used again.
@@ -56,6 +60,8 @@ pub struct MntNamespace<D: Dentry> {
     pub(crate) table: Table<Edge<D>>,
     id: NamespaceId,
     kind: Kind,
+    owner: UserNs,
+    origin: Option<NamespaceId>,
     /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
     this: *const MntNamespace<D>,
     // Written by changes.
@@ -74,6 +80,11 @@ pub(crate) struct WriterLine<D: Dentry> {
     users: AtomicUsize,
     /// Whether the hash is [`starved`](Writer::starved), as the last writer left it.
     pub(crate) starved: AtomicBool,
+    /// [`NsState::last_id`] of some time ago, for who does not hold the lock.
+    pub(crate) last_id: AtomicU64,
+    /// Whether somebody waits for a change. Set under the lock of `watchers`.
+    watched: AtomicBool,
+    watchers: plain::Mutex<Vec<Waker>>,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
     pub(crate) memory: Memory,
@@ -92,6 +103,10 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) root: Option<Arc<Mount<D>>>,
     /// All mounts, by unique id. This is the count that stands for "in a tree".
     pub(crate) order: List<Arc<Mount<D>>>,
+    /// The last one that entered `order`, if it still is there.
+    pub(crate) entered: Option<Slot>,
+    /// Where in `order` to find an id.
+    pub(crate) by_id: ById,
     /// By the dentry's address.
     pub(crate) mountpoints: HashMap<usize, Arc<Mountpoint<D>>>,
     /// Mountpoints that may have become unused in this operation.
@@ -99,8 +114,60 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) window: bool,
     /// The last unique id given out for this namespace.
     pub(crate) last_id: u64,
+    /// The generation that was announced to those who wait for one.
+    pub(crate) announced: u64,
     /// The namespace is gone; nothing may be attached any more.
     pub(crate) dissolved: bool,
+    /// Counted until it is gone.
+    pub(crate) charge: Option<Charge>,
+    /// Detached mounts whose edges are in the hash; see [`crate::mount`].
+    pub(crate) fragments: usize,
+}
+
+/// What a new namespace is made of.
+pub struct NamespaceSpec {
+    /// What it is for.
+    pub kind: Kind,
+    /// The user namespace that owns it.
+    pub owner: UserNs,
+    /// The namespace that an anonymous one's tree was copied from.
+    pub origin: Option<NamespaceId>,
+    /// Its owner's count of namespaces.
+    pub charge: Option<Charge>,
+    /// How many mounts are going to be attached before anybody walks here.
+    pub mounts: usize,
+    ids: Option<Ids>,
+}
+
+/// Where a namespace's identifiers come from.
+struct Ids {
+    mounts: Arc<IdSpace>,
+    groups: Arc<IdSpace>,
+    last: u64,
+}
+
+impl NamespaceSpec {
+    /// Of the initial user namespace, not counted.
+    pub fn new(kind: Kind) -> Self {
+        NamespaceSpec { kind, owner: UserNs::INITIAL, origin: None, charge: None, mounts: 0, ids: None }
+    }
+
+    /// For `mounts` that are going to be attached before anybody walks there.
+    pub fn with_mounts(self, mounts: usize) -> Self {
+        NamespaceSpec { mounts, ..self }
+    }
+
+    /// For a tree that somebody in `ns` makes, and is going to attach there or elsewhere: its identifiers are those that
+    /// `ns` would give out, and it has the same owner.
+    pub fn anonymous<D: Dentry>(ns: &MntNamespace<D>) -> Self {
+        let ids = Ids {
+            mounts: Arc::clone(&ns.lock.mount_ids),
+            groups: Arc::clone(&ns.lock.group_ids),
+            // Relaxed: an id below the newest is no harm: it is out of order only beside one that is made right now.
+            last: ns.lock.last_id.load(Ordering::Relaxed),
+        };
+        NamespaceSpec { owner: ns.owner().clone(), ids: Some(ids), ..Self::new(Kind::Anonymous) }
+    }
 }
 
 /// A dentry that this namespace mounts on.
@@ -152,40 +219,55 @@ impl<D: Dentry> MntNamespace<D> {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(kind: Kind) -> Result<Arc<Self>, NoMemory> {
-        Self::with_capacity(kind, 0)
+        Self::from_spec(NamespaceSpec::new(kind))
     }
 
-    /// As [`MntNamespace::new`], for `mounts` that are going to be attached before anybody walks here.
+    /// As [`MntNamespace::new`], with an owner and the rest.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn with_capacity(kind: Kind, mounts: usize) -> Result<Arc<Self>, NoMemory> {
-        let (table, edges) = Table::with_capacity(mounts).ok_or(NoMemory)?;
+    pub fn from_spec(spec: NamespaceSpec) -> Result<Arc<Self>, NoMemory> {
+        let (table, edges) = Table::with_capacity(spec.mounts).ok_or(NoMemory)?;
+        let ids = spec.ids.unwrap_or_else(|| Ids {
+            mounts: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
+            groups: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+            last: 0,
+        });
         let ns = Arc::new_cyclic(|this| MntNamespace {
             this: this.as_ptr(),
             seq: Sequence::new(),
             table,
             // Relaxed: a number. The one counter of the machine, written once per namespace.
             id: NamespaceId(NAMESPACES.fetch_add(1, CoreOrdering::Relaxed)),
-            kind,
+            kind: spec.kind,
+            owner: spec.owner,
+            origin: spec.origin,
             lock: WriterLine {
                 lock: RawLock::new(),
                 holder: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
                 users: AtomicUsize::new(0),
                 starved: AtomicBool::new(false),
-                mount_ids: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
-                group_ids: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
+                last_id: AtomicU64::new(ids.last),
+                watched: AtomicBool::new(false),
+                watchers: plain::Mutex::new(Vec::new()),
+                mount_ids: ids.mounts,
+                group_ids: ids.groups,
                 memory: Memory::new(),
                 state: UnsafeCell::new(NsState {
                     edges,
                     root: None,
                     order: List::new(),
+                    entered: None,
                     mountpoints: HashMap::new(),
                     touched: Vec::new(),
                     window: false,
-                    last_id: 0,
+                    last_id: ids.last,
+                    announced: 0,
                     dissolved: false,
+                    charge: spec.charge,
+                    fragments: 0,
+                    by_id: ById::default(),
                 }),
             },
         });
@@ -205,10 +287,51 @@ impl<D: Dentry> MntNamespace<D> {
         self.kind
     }
 
+    /// The user namespace that owns it.
+    pub fn owner(&self) -> &UserNs {
+        &self.owner
+    }
+
+    /// The namespace that an anonymous one's tree was copied from; `None` for one that `fsmount` made, and for ordinary
+    /// ones.
+    pub fn origin(&self) -> Option<NamespaceId> {
+        self.origin
+    }
+
     /// A number that grows with every change that a listing of the namespace shows.
     pub fn generation(&self) -> u64 {
         // Acquire: with the generation comes what it counts.
         self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// Wakes `waker` once, after the next change that a listing shows, unless the generation is not `seen` any more: then
+    /// it answers `false`, and forgets the waker (poll(2) on `/proc/PID/mountinfo`).
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn watch(&self, seen: u64, waker: &Waker) -> Result<bool, NoMemory> {
+        let mut watchers = self.lock.watchers.lock();
+        watchers.try_reserve(1).map_err(|_| NoMemory)?;
+        watchers.push(waker.clone());
+        // SeqCst, with the load in `announce`: either this generation is the new one, or the change finds the waker.
+        self.lock.watched.store(true, Ordering::SeqCst);
+        if self.lock.generation.load(Ordering::SeqCst) == seen {
+            return Ok(true);
+        }
+        watchers.pop();
+        Ok(false)
+    }
+
+    /// Those who wait for a change, if there was one. Context: holds the namespace's lock.
+    pub(crate) fn announce(&self, announced: &mut u64) -> Vec<Waker> {
+        let now = self.lock.generation.load(Ordering::SeqCst);
+        // SeqCst: pairs with `watch`.
+        if core::mem::replace(announced, now) == now || !self.lock.watched.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let mut watchers = self.lock.watchers.lock();
+        self.lock.watched.store(false, Ordering::SeqCst);
+        core::mem::take(&mut *watchers)
     }
 
     /// Called before a change that allocates: makes room for it, or refuses. Umounts do without, and so never wait.
@@ -237,6 +360,14 @@ impl<D: Dentry> MntNamespace<D> {
         self.lock.users.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// As [`MntNamespace::get_user`], for somebody who has none; `false` if the last one has left.
+    #[must_use]
+    pub fn try_get_user(&self) -> bool {
+        // Relaxed: as in `get_user`; who gets one here does so under the lock of whatever led to the namespace.
+        let more = |users: usize| (users != 0).then(|| users + 1);
+        self.lock.users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// One user less. Whoever gets `true` was the last, and dissolves the namespace.
     #[must_use]
     pub fn put_user(&self) -> bool {
@@ -245,8 +376,9 @@ impl<D: Dentry> MntNamespace<D> {
     }
 
     pub(crate) fn bump_generation(&self) {
-        // Release: see `generation`. Read-modify-write: a master's change shows in its slaves' namespaces, unlocked.
-        self.lock.generation.fetch_add(1, Ordering::Release);
+        // SeqCst: see `generation` and `watch`. Read-modify-write: a master's change shows in its slaves' namespaces,
+        // unlocked.
+        self.lock.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The mount attached on `dentry` in `parent`, if any. At most one: a stack is climbed root by root.

@@ -21,7 +21,7 @@ pub(crate) use core::sync::atomic::Ordering;
 
 /// Atomics that models do not explore: counters of statistics and identifiers, on which no ordering rests.
 pub(crate) mod plain {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
     #[cfg(not(loom))]
     pub(crate) use super::Mutex;
@@ -134,6 +134,9 @@ mod lock {
     /// What holds a [`Mutex`].
     pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawLeaf, T>;
 
+    /// A lock around its data whose holder may block: not to be taken while pinned, nor under another lock of this crate.
+    pub type BlockingMutex<T> = lock_api::Mutex<Raw, T>;
+
     /// A lock without data; see the module's header.
     pub(crate) struct RawLock(Raw);
 
@@ -166,7 +169,7 @@ mod spin {
     use crate::platform;
 
     /// The kernel's lock: test and test-and-set, waiting as the kernel around it wants ([`platform::relax`]).
-    pub(crate) struct RawSpin(AtomicBool);
+    pub struct RawSpin(AtomicBool);
 
     // SAFETY: `lock` returns only after this caller changed the flag from false to true, and only `unlock` sets it
     // back, so at most one caller is between them; Acquire and Release order what they guard.
@@ -307,5 +310,7 @@ mod lock {
     }
 }
 
+#[cfg(not(loom))]
+pub use lock::BlockingMutex;
 pub(crate) use lock::RawLock;
 pub use lock::{Mutex, MutexGuard};

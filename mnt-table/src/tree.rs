@@ -16,10 +16,11 @@ use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, detached_into_raw, state};
-use crate::namespace::{MntNamespace, Mountpoint};
+use crate::namespace::{MntNamespace, Mountpoint, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
 use crate::table::Unlinked;
+use crate::user_ns::UserNs;
 use crate::write_set::WriteSet;
 
 /// An edge that is ready to be linked.
@@ -43,6 +44,8 @@ pub enum Leave {
     Dead,
     /// Lazily: it lives until its last reference is put.
     Detached,
+    /// Lazily, and it stays attached to its parent, which leaves too; see [`crate::mount`] on fragments.
+    Connected,
 }
 
 /// Reading a tree.
@@ -99,6 +102,13 @@ impl<D: Dentry> WriteSet<D> {
         ns.bump_generation();
     }
 
+    /// Sets whose ids `mount` maps, which nobody has written through yet.
+    pub fn set_idmap(&mut self, mount: &Mount<D>, idmap: Option<UserNs>) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        mount.set_idmap(idmap);
+        ns.bump_generation();
+    }
+
     /// Whether a user may not separate `mount` from its parent.
     pub fn is_locked(&self, mount: &Mount<D>) -> bool {
         self.tree(mount).locked
@@ -152,7 +162,7 @@ impl<D: Dentry> WriteSet<D> {
         .any(|here| Arc::ptr_eq(here, above))
     }
 
-    /// The mounts of `ns` that are attached on `dentry`.
+    /// The mounts of `ns` that are attached on `dentry`; detached ones that are still connected there, too.
     pub fn mounts_on(&self, ns: &MntNamespace<D>, dentry: &Arc<D>) -> Vec<Arc<Mount<D>>> {
         match self.namespace(ns).mountpoints.get(&Arc::as_ptr(dentry).addr()) {
             Some(mountpoint) => self.list_on(mountpoint).iter().map(|(_, mount)| Arc::clone(mount)).collect(),
@@ -190,6 +200,8 @@ impl<D: Dentry> WriteSet<D> {
         state.order.reserve(1)?;
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
+        // Relaxed: see `NamespaceSpec::anonymous`.
+        ns.lock.last_id.store(state.last_id, Ordering::Relaxed);
         Ok(mount)
     }
 
@@ -225,7 +237,11 @@ impl<D: Dentry> WriteSet<D> {
         self.prepare_in(&ns, child, parent, dentry)
     }
 
-    fn prepare_in(
+    /// As [`WriteSet::prepare`], for an edge in `ns`, where `parent` is yet to come.
+    ///
+    /// # Errors
+    /// As [`WriteSet::prepare`].
+    pub fn prepare_in(
         &mut self,
         ns: &Arc<MntNamespace<D>>,
         child: &Arc<Mount<D>>,
@@ -252,6 +268,27 @@ impl<D: Dentry> WriteSet<D> {
         self.list_on_mut(&mountpoint).reserve(1)?;
         let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
+    }
+
+    /// Makes ready to move the tree of an anonymous namespace, whose mounts but the root are `below`, to `ns`: the edges
+    /// among them as they will be there, in the order of `below`.
+    ///
+    /// # Errors
+    /// As [`WriteSet::prepare`].
+    pub fn prepare_adoption(
+        &mut self,
+        ns: &Arc<MntNamespace<D>>,
+        below: &[Arc<Mount<D>>],
+    ) -> Result<Vec<Joint<D>>, RegisterError> {
+        let mut joints = Vec::new();
+        joints.try_reserve_exact(below.len()).map_err(|_| NoMemory)?;
+        self.namespace_mut(ns).order.reserve(below.len() + 1)?;
+        for mount in below {
+            let parent = Arc::clone(self.parent(mount).expect("it is below the root"));
+            let on = Arc::clone(self.mountpoint(mount).expect("it is below the root"));
+            joints.push(self.prepare_in(ns, mount, &parent, &on)?);
+        }
+        Ok(joints)
     }
 
     /// Says that `more` edges are going to be linked in `ns` at once, so that its hash grows in one step.
@@ -294,7 +331,7 @@ impl<D: Dentry> WriteSet<D> {
 
     /// Makes `mount` the root of its empty namespace.
     pub fn attach_root(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
-        debug_assert!(self.root(ns).is_none() && self.is_in(mount, ns));
+        debug_assert!(self.root(ns).is_none());
         self.namespace_mut(ns).root = Some(Arc::clone(mount));
         self.enter_order(ns, mount);
         ns.bump_generation();
@@ -316,6 +353,52 @@ impl<D: Dentry> WriteSet<D> {
         self.link(&ns, child, joint, None, guard);
         self.unlink(&ns, old, guard);
         ns.bump_generation();
+    }
+
+    /// Moves `root`, the root of an anonymous namespace, and `below`, all that is below it, to the namespace of the joint:
+    /// `inner` are the joints of `below` ([`WriteSet::prepare_adoption`]). The anonymous namespace is dissolved.
+    ///
+    /// In a window of the anonymous namespace. In the other one it is one edge, the root's, which comes last: what is
+    /// below is complete by then. A walk inside the tree names either namespace, and finds every edge in its hash until
+    /// the window makes it look again.
+    pub fn adopt(
+        &mut self,
+        root: &Arc<Mount<D>>,
+        joint: Joint<D>,
+        below: &[Arc<Mount<D>>],
+        inner: Vec<Joint<D>>,
+        guard: &Guard,
+    ) {
+        let from = Arc::clone(self.namespace_of(root).expect("the root's namespace is locked"));
+        let to = Arc::clone(self.namespace_of(&joint.parent).expect("the parent's namespace is locked"));
+        self.begin(&from, guard);
+        let mut old = Vec::with_capacity(inner.len());
+        for (mount, Joint { edge, mountpoint, .. }) in below.iter().zip(inner) {
+            old.push(self.edge_of(mount));
+            let place = self.list_on_mut(&mountpoint).push_back(Arc::clone(mount));
+            let (left, slot) =
+                self.tree_mut(mount).mountpoint.replace((mountpoint, place)).expect("it is below the root");
+            self.list_on_mut(&left).remove(slot);
+            self.touch(&from, left);
+            // Release [Pair]: as in `link`.
+            mount.edge.store(edge.address().as_ptr(), Ordering::Release);
+            self.namespace_mut(&to).edges.insert(&to.table, edge, guard);
+        }
+        for mount in core::iter::once(root).chain(below) {
+            let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
+            drop(self.leave_order(&from, place));
+            // Release [Home]: after the edges in the new hash.
+            mount.ns.store(Arc::as_ptr(&to).cast_mut(), Ordering::Release);
+            self.enter_order(&to, mount);
+        }
+        for edge in old {
+            self.unlink(&from, edge, guard);
+        }
+        self.namespace_mut(&from).root = None;
+        self.link(&to, root, joint, None, guard);
+        from.bump_generation();
+        to.bump_generation();
+        self.dissolve(&from);
     }
 
     /// Attaches `child`, which no walk can meet yet, where `upper` is, and hangs `upper` by its own joint: on the root of
@@ -344,67 +427,92 @@ impl<D: Dentry> WriteSet<D> {
         ns.bump_generation();
     }
 
-    /// Takes `mount`, on which nothing is attached any more, out of its tree and namespace.
+    /// Takes `mount`, on which nothing is attached any more but what stays connected, out of its tree and namespace.
     ///
     /// One edge: in a window only if the operation removes or changes others in this namespace too.
     pub fn leave(&mut self, mount: &Arc<Mount<D>>, how: Leave, guard: &Guard) {
-        self.depart(mount, how, None, guard);
-    }
-
-    /// As [`WriteSet::leave`], with `upper`, the mount on `mount`'s root, sliding down to its place by `joint`. In a
-    /// window: between the two steps a walk could see what `mount` covered.
-    pub fn leave_beneath(
-        &mut self,
-        mount: &Arc<Mount<D>>,
-        how: Leave,
-        upper: &Arc<Mount<D>>,
-        joint: Joint<D>,
-        guard: &Guard,
-    ) {
-        self.depart(mount, how, Some((upper, joint)), guard);
-    }
-
-    fn depart(
-        &mut self,
-        mount: &Arc<Mount<D>>,
-        how: Leave,
-        upper: Option<(&Arc<Mount<D>>, Joint<D>)>,
-        guard: &Guard,
-    ) {
         let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
         let place = self.tree_mut(mount).in_order.take().expect("it is in its namespace");
-        let life = self.namespace_mut(&ns).order.remove(place);
-        if how == Leave::Detached && !planted("detached_count_late") {
+        let life = self.leave_order(&ns, place);
+        if how != Leave::Dead && !planted("detached_count_late") {
             // Before anybody can see DETACHED: whoever puts the last reference may settle the mount at once, long
             // before this change is over, and takes this count.
             detached_into_raw(Arc::clone(&life));
         }
+        let state = match how {
+            Leave::Dead => state::DEAD,
+            Leave::Detached => state::DETACHED,
+            Leave::Connected => state::DETACHED | state::CONNECTED,
+        };
         // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
-        mount.state.store(if how == Leave::Dead { state::DEAD } else { state::DETACHED }, Ordering::Release);
-        let old = self.tree(mount).parent.is_some().then(|| self.edge_of(mount));
-        if old.is_some() {
-            self.unhook(&ns, mount);
-        }
-        // Release [Pair]: before the edge is retired.
-        mount.edge.store(ptr::null_mut(), Ordering::Release);
-        match (upper, old) {
-            (Some((upper, joint)), Some(old)) => {
-                let under = self.edge_of(upper);
-                self.unhook(&ns, upper);
-                self.link(&ns, upper, joint, Some(old), guard);
-                self.unlink(&ns, under, guard);
+        mount.state.store(state, Ordering::Release);
+        if how == Leave::Connected {
+            let parent = Arc::clone(self.parent(mount).expect("what has a parent stays connected to it"));
+            self.tree_mut(&parent).connected += 1;
+            self.namespace_mut(&ns).fragments += 1;
+        } else {
+            debug_assert!(
+                self.tree(mount).children.len() == self.tree(mount).connected,
+                "children leave first"
+            );
+            self.separate(&ns, mount, guard);
+            if self.tree(mount).connected == 0 {
+                // Release [Home]: a walk that enters from here on finds no namespace: nothing is mounted on this.
+                mount.ns.store(ptr::null_mut(), Ordering::Release);
+            } else {
+                self.namespace_mut(&ns).fragments += 1;
             }
-            (None, Some(old)) => self.unlink(&ns, old, guard),
-            (_, None) => self.namespace_mut(&ns).root = None,
         }
-        debug_assert!(self.is_leaf(mount), "a mount leaves after what is attached to it");
-        // Release [Home]: a walk that enters from here on finds no namespace: nothing is mounted on this.
-        mount.ns.store(ptr::null_mut(), Ordering::Release);
         match how {
             Leave::Dead => self.end_dead(life),
-            Leave::Detached => self.end_detached(life),
+            Leave::Detached | Leave::Connected => self.end_detached(life),
         }
         ns.bump_generation();
+    }
+
+    /// Takes `mount` from its parent, or from its place as the root.
+    fn separate(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>, guard: &Guard) {
+        if self.tree(mount).parent.is_none() {
+            self.namespace_mut(ns).root = None;
+            return;
+        }
+        let old = self.edge_of(mount);
+        self.unhook(ns, mount);
+        // Release [Pair]: before the edge is retired.
+        mount.edge.store(ptr::null_mut(), Ordering::Release);
+        self.unlink(ns, old, guard);
+    }
+
+    /// Ends the connection of `mount`, which is detached, to its parent.
+    ///
+    /// One edge: no window of its own.
+    pub fn disconnect(&mut self, mount: &Arc<Mount<D>>, guard: &Guard) {
+        self.cut(mount, guard);
+        self.end_disconnected(Arc::clone(mount));
+    }
+
+    /// As [`WriteSet::disconnect`]; the caller settles the mount, without locks.
+    fn cut(&mut self, mount: &Arc<Mount<D>>, guard: &Guard) {
+        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
+        let parent = Arc::clone(self.parent(mount).expect("it is connected"));
+        self.tree_mut(&parent).connected -= 1;
+        self.separate(&ns, mount, guard);
+        // After the edge is gone: whoever settles it from here on retires it after that.
+        mount.disconnect();
+        self.leave_fragment(&ns, mount);
+        self.leave_fragment(&ns, &parent);
+    }
+
+    /// If `mount`, which is detached, has neither a parent nor children left, it names no namespace any more.
+    fn leave_fragment(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
+        let tree = self.tree(mount);
+        if tree.in_order.is_some() || tree.parent.is_some() || tree.connected != 0 {
+            return;
+        }
+        // Release [Home]: as in `leave`.
+        mount.ns.store(ptr::null_mut(), Ordering::Release);
+        self.namespace_mut(ns).fragments -= 1;
+        self.end_namespace_without_fragments(ns);
     }
 
     /// Everybody whose root or working directory is `old`'s root stands on `new`'s. In the window of a pivot.
@@ -426,21 +534,39 @@ impl<D: Dentry> WriteSet<D> {
 
     /// Puts `mount` in `ns`'s order of creation.
     fn enter_order(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
-        let order = &mut self.namespace_mut(ns).order;
-        // Nearly always the youngest.
-        let mut before = order.last();
+        let state = self.namespace_mut(ns);
+        let order = &mut state.order;
+        // Beside the one before it, nearly always: trees come in order, copies in reverse.
+        let mut before = state.entered.or(order.last());
         while let Some(slot) = before
             && order.get(slot).unique_id() > mount.unique_id()
         {
             before = order.prev(slot);
         }
+        while let Some(next) = before.map_or(order.first(), |slot| order.next(slot))
+            && order.get(next).unique_id() < mount.unique_id()
+        {
+            before = Some(next);
+        }
         let slot = match before {
             Some(slot) => order.insert_after(slot, Arc::clone(mount)),
             None => order.push_front(Arc::clone(mount)),
         };
+        state.entered = Some(slot);
         self.tree_mut(mount).in_order = Some(slot);
+        let state = self.namespace_mut(ns);
+        state.last_id = state.last_id.max(mount.unique_id());
         // Relaxed: published with the edge.
         mount.state.store(state::LIVE, Ordering::Relaxed);
+    }
+
+    /// Takes the mount at `place` out of `ns`'s order of creation; returns the count that stands for being in a tree.
+    fn leave_order(&mut self, ns: &MntNamespace<D>, place: Slot) -> Arc<Mount<D>> {
+        let state = self.namespace_mut(ns);
+        if state.entered == Some(place) {
+            state.entered = None;
+        }
+        state.order.remove(place)
     }
 
     fn edge_of(&self, mount: &Mount<D>) -> NonNull<Edge<D>> {
@@ -456,9 +582,13 @@ impl<D: Dentry> WriteSet<D> {
         let (mountpoint, place): (Arc<Mountpoint<D>>, Slot) =
             links.mountpoint.take().expect("the mount is attached");
         self.tree_mut(&parent).children.remove(in_parent);
-        let left = self.list_on_mut(&mountpoint);
-        left.remove(place);
-        if left.is_empty() {
+        self.list_on_mut(&mountpoint).remove(place);
+        self.touch(ns, mountpoint);
+    }
+
+    /// Notes that `mountpoint`, of `ns`, may not be one any more.
+    fn touch(&mut self, ns: &Arc<MntNamespace<D>>, mountpoint: Arc<Mountpoint<D>>) {
+        if self.list_on(&mountpoint).is_empty() {
             self.namespace_mut(ns).touched.push(mountpoint);
         }
     }
@@ -494,4 +624,25 @@ impl<D: Dentry> WriteSet<D> {
         // SAFETY: as for `replace` in `link`.
         unsafe { self.namespace_mut(ns).edges.remove(&ns.table, old, guard) };
     }
+}
+
+/// Takes the connected children of `dead`, the count of a mount that just died, from it; they live for their own
+/// references from here on, and the caller looks whether they have any.
+///
+/// Context: as [`Mount::settle`].
+pub(crate) fn release_children<D: Dentry>(dead: &Arc<Mount<D>>) -> Vec<Arc<Mount<D>>> {
+    let Some(ns) = namespace_of(&**dead) else { return Vec::new() };
+    let mut locks = WriteSet::one(&ns);
+    if locks.namespace_of(&**dead).is_none() {
+        // The change that detached it was not over: it died at once, and nothing is connected to it.
+        return Vec::new();
+    }
+    let children: Vec<Arc<Mount<D>>> = locks.children(dead).cloned().collect();
+    let guard = pin();
+    if children.len() > 1 {
+        locks.begin(&ns, &guard);
+    }
+    children.iter().for_each(|child| locks.cut(child, &guard));
+    locks.end();
+    children
 }

@@ -14,7 +14,8 @@
 //!    can change then, so it ends.
 //!
 //! A walk stays in one namespace, since edges do; an absolute link is a jump to the root, whose namespace is entered anew
-//! after what was walked so far is validated.
+//! after what was walked so far is validated. A magic link ([`Dentry::is_magic_link`]) ends a leg of the walk: the next one
+//! starts, without a pin of before, at the place that the file system names and that is kept meanwhile.
 //!
 //! # Contract
 //! A walk equals some walk under locks whose steps are ordered in time, and it never combines the moments before and
@@ -22,7 +23,9 @@
 //!
 //! Sources: path_resolution(7), openat2(2), pivot_root(2).
 
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bitflags::bitflags;
 
@@ -96,7 +99,7 @@ bitflags! {
     pub struct Resolve: u64 {
         /// `EXDEV` where the walk would go to another mount, down or up or by a link.
         const NO_XDEV = 1;
-        /// `ELOOP` at a magic link. There are none below this crate: the caller that resolves them looks at it.
+        /// `ELOOP` at a magic link.
         const NO_MAGICLINKS = 2;
         /// `ELOOP` at any symbolic link.
         const NO_SYMLINKS = 4;
@@ -134,6 +137,8 @@ pub struct Found<'w, D: Dentry> {
     pub dentry: &'w Arc<D>,
     /// The last name, with [`Last::Parent`].
     pub name: &'w [u8],
+    /// Whether a slash follows it: it has to name a directory.
+    pub slash: bool,
     guard: &'w Guard,
 }
 
@@ -203,8 +208,58 @@ pub fn walk_how<D: Dentry, R>(
     if path[0] == b'/' && how.resolve.contains(Resolve::BENEATH) {
         return Err(WalkError::Leaves);
     }
+    let mut leg = Leg { path: Cow::Borrowed(path), base: None, links: 0 };
+    loop {
+        let (link, rest, links) = match walk_leg(fs, &leg, how, &mut then)? {
+            Leap::Arrived(result) => return Ok(result),
+            Leap::Magic(link, rest, links) => (link, rest, links),
+        };
+        // Nobody can say any more what the walk's root is to where a magic link leads.
+        if how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT) {
+            return Err(WalkError::Leaves);
+        }
+        let base = link.follow_magic_link()?;
+        if how.resolve.contains(Resolve::NO_XDEV) && leg.start_mount(fs, how) != base.mount.unique_id() {
+            return Err(WalkError::Leaves);
+        }
+        leg = Leg { path: Cow::Owned(rest), base: Some(base), links };
+    }
+}
+
+/// A part of a walk: from its start, or from where a magic link led.
+struct Leg<'p, D: Dentry> {
+    path: Cow<'p, [u8]>,
+    base: Option<PathRef<D>>,
+    links: u32,
+}
+
+impl<D: Dentry> Leg<'_, D> {
+    /// The mount in which the leg began: with `NO_XDEV` it is in no other.
+    fn start_mount(&self, fs: &FsStruct<D>, how: &How<'_, D>) -> u64 {
+        match (&self.base, how.dir) {
+            (Some(base), _) => base.mount.unique_id(),
+            (None, _) if self.path.starts_with(b"/") => fs.root().0.unique_id(),
+            (None, Some(dir)) => dir.mount.unique_id(),
+            (None, None) => fs.cwd().0.unique_id(),
+        }
+    }
+}
+
+/// How a leg ended.
+enum Leap<D, R> {
+    Arrived(R),
+    /// At a magic link, with the rest of the path and the number of links so far.
+    Magic(Arc<D>, Vec<u8>, u32),
+}
+
+fn walk_leg<D: Dentry, R>(
+    fs: &FsStruct<D>,
+    leg: &Leg<'_, D>,
+    how: &How<'_, D>,
+    then: &mut impl FnMut(&Found<'_, D>) -> Result<R, Unkept<D>>,
+) -> Result<Leap<D, R>, WalkError> {
     for _ in 0..TRIES {
-        match try_walk(fs, path, how, None, &mut then) {
+        match try_walk(fs, leg, how, None, then) {
             Outcome::Done(result) => return result,
             Outcome::Again(unkept) => unkept.settle(),
         }
@@ -216,8 +271,8 @@ pub fn walk_how<D: Dentry, R>(
     count(|here| &here.locked);
     let mut spins = 0;
     loop {
-        let locks = lock_domains(fs, how);
-        let outcome = try_walk(fs, path, how, Some(locks.as_ref()), &mut then);
+        let locks = lock_domains(fs, leg, how);
+        let outcome = try_walk(fs, leg, how, Some(locks.as_ref()), then);
         drop(locks);
         match outcome {
             Outcome::Done(result) => return result,
@@ -231,9 +286,9 @@ pub fn walk_how<D: Dentry, R>(
 }
 
 /// The locks of the namespaces of root and start: a walk meets no others.
-fn lock_domains<D: Dentry>(fs: &FsStruct<D>, how: &How<'_, D>) -> Option<WriteSet<D>> {
+fn lock_domains<D: Dentry>(fs: &FsStruct<D>, leg: &Leg<'_, D>, how: &How<'_, D>) -> Option<WriteSet<D>> {
     let root = namespace_of(&*fs.root().0);
-    let start = match how.dir {
+    let start = match leg.base.as_ref().or(how.dir) {
         Some(dir) => namespace_of(&dir.mount),
         None => namespace_of(&*fs.cwd().0),
     };
@@ -245,13 +300,13 @@ fn lock_domains<D: Dentry>(fs: &FsStruct<D>, how: &How<'_, D>) -> Option<WriteSe
 }
 
 enum Outcome<D: Dentry, R> {
-    Done(Result<R, WalkError>),
+    Done(Result<Leap<D, R>, WalkError>),
     Again(Unkept<D>),
 }
 
 fn try_walk<D: Dentry, R>(
     fs: &FsStruct<D>,
-    path: &[u8],
+    leg: &Leg<'_, D>,
     how: &How<'_, D>,
     locks: Option<Option<&WriteSet<D>>>,
     then: &mut impl FnMut(&Found<'_, D>) -> Result<R, Unkept<D>>,
@@ -260,10 +315,11 @@ fn try_walk<D: Dentry, R>(
     let root = fs.root_cell().load(&guard);
     let cwd = fs.cwd_cell().load(&guard);
     let scoped = how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
-    let start = || match how.dir {
-        _ if path[0] == b'/' && !scoped => root.resolve(&guard),
-        Some(dir) => (&*dir.mount, &dir.dentry),
-        None => cwd.resolve(&guard),
+    let start = || match (&leg.base, how.dir) {
+        (Some(base), _) => (&*base.mount, &base.dentry),
+        (None, _) if leg.path.starts_with(b"/") && !scoped => root.resolve(&guard),
+        (None, Some(dir)) => (&*dir.mount, &dir.dentry),
+        (None, None) => cwd.resolve(&guard),
     };
     let (mount, dentry) = start();
     let mut walker = Walker {
@@ -272,7 +328,7 @@ fn try_walk<D: Dentry, R>(
         root: (mount, dentry),
         ns: None,
         sample: 0,
-        links: 0,
+        links: leg.links,
         resolve: how.resolve,
         guard: &guard,
         locks,
@@ -285,18 +341,23 @@ fn try_walk<D: Dentry, R>(
     if moved || !walker.is_covered() {
         return Outcome::Again(Unkept(None));
     }
-    let walked = walker.run(path, how.last);
+    let walked = walker.run(&leg.path, how.last);
     if !walker.is_valid() {
         return Outcome::Again(Unkept(None));
     }
     match walked {
-        Ok(name) => {
-            let found = Found { mount: walker.mount, dentry: walker.dentry, name, guard: &guard };
+        Ok((name, slash)) => {
+            if !matches!(how.last, Last::FollowAndCross | Last::NoFollowAndCross) {
+                // What an umount looks for is not used by that.
+                walker.mount.note_use();
+            }
+            let found = Found { mount: walker.mount, dentry: walker.dentry, name, slash, guard: &guard };
             match then(&found) {
-                Ok(result) => Outcome::Done(Ok(result)),
+                Ok(result) => Outcome::Done(Ok(Leap::Arrived(result))),
                 Err(unkept) => Outcome::Again(unkept),
             }
         }
+        Err(Stop::Magic(link, rest)) => Outcome::Done(Ok(Leap::Magic(link, rest, walker.links))),
         Err(Stop::Failed(error)) => Outcome::Done(Err(error)),
         Err(Stop::Again) => Outcome::Again(Unkept(None)),
     }

@@ -23,11 +23,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::task::Waker;
 
 use smallvec::{SmallVec, smallvec};
 
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
+use crate::id::unique_after;
 use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
@@ -49,10 +51,13 @@ pub enum Missing<D: Dentry> {
     Group(Arc<Group<D>>),
     /// A group whose receivers' namespaces are changed, its slaves' included.
     Receivers(Arc<Group<D>>),
+    /// A namespace that is read or changed.
+    Namespace(Arc<MntNamespace<D>>),
 }
 
 /// What an operation is going to lock.
 pub struct LockPlan<D: Dentry> {
+    /// Some may be in it twice.
     groups: Vec<Arc<Group<D>>>,
     /// Groups whose receivers' namespaces are needed too, through all their slaves.
     closures: Vec<Arc<Group<D>>>,
@@ -77,16 +82,12 @@ impl<D: Dentry> LockPlan<D> {
 
     /// Also `group`.
     pub fn group(&mut self, group: &Arc<Group<D>>) {
-        if !self.groups.iter().any(|have| Arc::ptr_eq(have, group)) {
-            self.groups.push(Arc::clone(group));
-        }
+        self.groups.push(Arc::clone(group));
     }
 
     /// Also `group`, the groups of its slaves and of theirs, and the namespaces of all their members.
     pub fn receivers(&mut self, group: &Arc<Group<D>>) {
-        if !self.closures.iter().any(|have| Arc::ptr_eq(have, group)) {
-            self.closures.push(Arc::clone(group));
-        }
+        self.closures.push(Arc::clone(group));
     }
 
     /// What planning was missing; the next [`LockPlan::lock`] has it.
@@ -94,6 +95,7 @@ impl<D: Dentry> LockPlan<D> {
         match missing {
             Missing::Group(group) => self.group(&group),
             Missing::Receivers(group) => self.receivers(&group),
+            Missing::Namespace(ns) => self.namespace(&ns),
         }
     }
 
@@ -220,12 +222,15 @@ pub struct WriteSet<D: Dentry> {
     last_home: Cell<usize>,
     receiving: Vec<Arc<MntNamespace<D>>>,
     ended: SmallVec<[Ended<D>; 2]>,
+    /// Tells this change's marks on mounts from others'; 0 while there are none.
+    stamp: u64,
 }
 
 /// A mount that left its tree in this change.
 enum Ended<D: Dentry> {
     Dead(Arc<Mount<D>>),
     Detached(Arc<Mount<D>>),
+    Disconnected(Arc<Mount<D>>),
     Namespace(Arc<MntNamespace<D>>),
 }
 
@@ -239,6 +244,7 @@ impl<D: Dentry> WriteSet<D> {
             last_home: Cell::new(0),
             receiving: Vec::new(),
             ended: SmallVec::new(),
+            stamp: 0,
         }
     }
 
@@ -345,7 +351,13 @@ impl<D: Dentry> WriteSet<D> {
     /// Whether `mount` is in the namespace `ns`, which this set holds.
     pub fn is_in(&self, mount: &Mount<D>, ns: &Arc<MntNamespace<D>>) -> bool {
         debug_assert!(self.holds(ns));
-        core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns))
+        core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns)) && self.is_attached(mount)
+    }
+
+    /// Whether `mount`, whose namespace's lock this set holds, is in it: it was neither detached nor is it yet to be
+    /// attached.
+    pub fn is_attached(&self, mount: &Mount<D>) -> bool {
+        self.tree(mount).in_order.is_some()
     }
 
     /// What the lock of `group` guards.
@@ -393,6 +405,32 @@ impl<D: Dentry> WriteSet<D> {
         unsafe { &mut *mount.tree.get() }
     }
 
+    /// Adds `bits` to what this change noted at `mount`: sets of mounts without memory of their own.
+    pub fn mark(&mut self, mount: &Mount<D>, bits: u8) {
+        if self.stamp == 0 {
+            self.stamp = unique_after(0);
+        }
+        let stamp = self.stamp;
+        let marks = &mut self.tree_mut(mount).marks;
+        let before = if marks.0 == stamp { marks.1 } else { 0 };
+        *marks = (stamp, before | bits);
+    }
+
+    /// Takes `bits` away again.
+    pub fn unmark(&mut self, mount: &Mount<D>, bits: u8) {
+        let left = self.marks(mount) & !bits;
+        self.tree_mut(mount).marks.1 = left;
+    }
+
+    /// What this change noted at `mount`; nothing where its namespace is not held.
+    pub fn marks(&self, mount: &Mount<D>) -> u8 {
+        if self.stamp == 0 || self.home(mount).is_none() {
+            return 0;
+        }
+        let (stamp, bits) = self.tree(mount).marks;
+        if stamp == self.stamp { bits } else { 0 }
+    }
+
     fn check_home(&self, mount: &Mount<D>) {
         assert!(self.home(mount).is_some(), "the mount's namespace is not locked");
     }
@@ -418,12 +456,30 @@ impl<D: Dentry> WriteSet<D> {
         }
     }
 
-    /// Whether none of `mounts` has more references than it is allowed; then they are condemned: nobody can keep them
-    /// any more, and the caller detaches them all with [`WriteSet::end_dead`]. Otherwise all is as before.
+    /// Whether none of `mounts` has a reference from outside; then they are condemned: nobody can keep them any more, and
+    /// the caller makes them all leave as [`Leave::Dead`](crate::tree::Leave). Otherwise all is as before.
     ///
     /// Context: holds the namespaces of all.
-    pub fn condemn_if_idle(&mut self, mounts: &[(Arc<Mount<D>>, u32)]) -> bool {
-        for (mount, _) in mounts {
+    pub fn condemn_if_idle(&mut self, mounts: &[Arc<Mount<D>>]) -> bool {
+        let idle = self.check_idle(mounts);
+        if !idle {
+            self.acquit(mounts);
+        }
+        idle
+    }
+
+    /// Whether `mount` has no reference from outside, at this moment.
+    ///
+    /// Context: as [`WriteSet::condemn_if_idle`].
+    pub fn is_idle(&mut self, mount: &Arc<Mount<D>>) -> bool {
+        let mounts = core::slice::from_ref(mount);
+        let idle = self.check_idle(mounts);
+        self.acquit(mounts);
+        idle
+    }
+
+    fn check_idle(&mut self, mounts: &[Arc<Mount<D>>]) -> bool {
+        for mount in mounts {
             self.check_home(mount);
             // Relaxed: ordered by the fence.
             mount.state.store(state::LIVE | state::CHECK, Ordering::Relaxed);
@@ -433,14 +489,14 @@ impl<D: Dentry> WriteSet<D> {
             // is, and it sees CHECK.
             fence(Ordering::SeqCst);
         }
-        let idle = mounts.iter().all(|(mount, allowed)| mount.users() <= *allowed);
-        if !idle {
-            for (mount, _) in mounts {
-                // Release: as before the check.
-                mount.state.store(state::LIVE, Ordering::Release);
-            }
+        mounts.iter().all(|mount| mount.users() == 0)
+    }
+
+    fn acquit(&mut self, mounts: &[Arc<Mount<D>>]) {
+        for mount in mounts {
+            // Release: as before the check.
+            mount.state.store(state::LIVE, Ordering::Release);
         }
-        idle
     }
 
     /// `mount`, condemned and out of its tree, is dead.
@@ -451,6 +507,11 @@ impl<D: Dentry> WriteSet<D> {
     /// `mount`, marked DETACHED and out of its tree, lives on for its references.
     pub(crate) fn end_detached(&mut self, mount: Arc<Mount<D>>) {
         self.ended.push(Ended::Detached(mount));
+    }
+
+    /// `mount`, which was detached before, has lost the parent that kept it going.
+    pub(crate) fn end_disconnected(&mut self, mount: Arc<Mount<D>>) {
+        self.ended.push(Ended::Disconnected(mount));
     }
 
     /// Makes room for `more` ended mounts.
@@ -467,6 +528,15 @@ impl<D: Dentry> WriteSet<D> {
         assert!(state.order.is_empty(), "a namespace with mounts is dissolved");
         if !core::mem::replace(&mut state.dissolved, true) {
             state.root = None;
+            drop(state.charge.take());
+            self.end_namespace_without_fragments(ns);
+        }
+    }
+
+    /// If `ns` was dissolved and has no fragments either, its memory may go.
+    pub(crate) fn end_namespace_without_fragments(&mut self, ns: &Arc<MntNamespace<D>>) {
+        let state = self.namespace(ns);
+        if state.dissolved && state.fragments == 0 {
             self.ended.push(Ended::Namespace(Arc::clone(ns)));
         }
     }
@@ -487,8 +557,10 @@ impl<D: Dentry> Drop for WriteSet<D> {
         self.close_windows();
         self.release_mountpoints();
         let mut waits = false;
+        let mut watchers = Vec::new();
         for at in 0..self.namespaces.len() {
             let ns = Arc::clone(&self.namespaces[at]);
+            watchers.append(&mut ns.announce(&mut self.namespace_mut(&ns).announced));
             let edges = &mut self.namespace_mut(&ns).edges;
             if edges.starved() {
                 edges.catch_up(&ns.table);
@@ -507,6 +579,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
             // SAFETY: locked by `lock_group`, unlocked here only.
             unsafe { group.lock.unlock() };
         }
+        watchers.into_iter().for_each(Waker::wake);
         for ended in self.ended.drain(..) {
             match ended {
                 Ended::Dead(mount) => {
@@ -527,6 +600,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     // for a reader that found the edge after that. This count lasts long enough for all.
                     pin().retire_arc(mount);
                 }
+                Ended::Disconnected(mount) => mount.settle(),
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
                     let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };

@@ -38,7 +38,7 @@ fn changes_in_another_namespace_disturb_no_walk() {
             });
             total.fetch_add(retries, Ordering::Relaxed);
         });
-        for _ in 0..sized(8_000, 6) {
+        for _ in 0..sized(8_000, 3) {
             let moving = other.mount(&other.root, &from, root.root());
             other.move_to(&moving, &other.root, &to);
             assert!(other.umount(&moving));
@@ -71,7 +71,7 @@ fn plain_mounts_and_umounts_elsewhere_in_its_namespace_disturb_no_walk() {
             });
             total.fetch_add(retries, Ordering::Relaxed);
         });
-        for round in 0..sized(20_000, 15) {
+        for round in 0..sized(20_000, 6) {
             let mounted = world.mount(&world.root, &dirs[round % dirs.len()], root.root());
             assert!(world.umount(&mounted));
         }
@@ -103,7 +103,7 @@ fn a_mount_that_moves_is_somewhere_and_leads_up() {
             }
         },
         || {
-            for round in 0..sized(8_000, 6) {
+            for round in 0..sized(8_000, 3) {
                 world.move_to(&moving, &world.root, if round % 2 == 0 { &b } else { &a });
             }
         },
@@ -132,7 +132,7 @@ fn two_mounts_that_swap_places_are_never_away() {
             assert!(is_at(&find(&task, "/aside").unwrap(), &world.root, &places[2]));
         },
         || {
-            for _ in 0..sized(8_000, 6) {
+            for _ in 0..sized(8_000, 3) {
                 let mut set = WriteSet::one(&world.ns);
                 let joints = [(1, 2), (0, 1), (1, 0)]
                     .map(|(mount, place)| set.prepare(&pair[mount], &world.root, &places[place]).unwrap());
@@ -168,7 +168,7 @@ fn a_mount_tucked_beneath_is_never_seen() {
             assert!(is_at(&find(&task, "../..").unwrap(), &world.root, world.dir()));
         },
         || {
-            for _ in 0..sized(8_000, 6) {
+            for _ in 0..sized(8_000, 3) {
                 let mut set = WriteSet::one(&world.ns);
                 let child = set.new_mount(&world.ns, common::spec(root.root())).unwrap();
                 let joint = set.prepare(&child, &world.root, &dir).unwrap();
@@ -179,10 +179,11 @@ fn a_mount_tucked_beneath_is_never_seen() {
                 let mut set = WriteSet::one(&world.ns);
                 let joint = set.prepare(&upper, &world.root, &dir).unwrap();
                 // It is crossed, but nobody stands in it.
-                assert!(set.condemn_if_idle(&[(Arc::clone(&child), 0)]));
+                assert!(set.condemn_if_idle(&[Arc::clone(&child)]));
                 let guard = pin();
                 set.begin(&world.ns, &guard);
-                set.leave_beneath(&child, Leave::Dead, &upper, joint, &guard);
+                set.rehang(&upper, joint, &guard);
+                set.leave(&child, Leave::Dead, &guard);
                 set.end();
             }
         },
@@ -210,7 +211,7 @@ fn a_file_system_that_is_being_shut_down_is_never_seen_empty() {
                 }
             },
             || {
-                for _ in 0..sized(4_000, 6) {
+                for _ in 0..sized(4_000, 3) {
                     let root = fresh();
                     mkdirs(&root, "inside/it");
                     let mount = world.mount(&world.root, &dir, &root);
@@ -252,7 +253,7 @@ fn threads_that_change_and_threads_that_walk_come_to_an_end() {
                     let (world, tops) = (&world, &tops);
                     scope.spawn(move || {
                         let (here, there) = (&tops[number], &tops[number + 2]);
-                        for round in 0..sized(5_000, 4) {
+                        for round in 0..sized(5_000, 2) {
                             let mount = world.mount_fresh(&world.root, here);
                             world.move_to(&mount, &world.root, there);
                             let below = mkdirs(mount.root(), "below");

@@ -24,7 +24,7 @@ fn looks_up(world: &World, dentry: &TmpDentry) -> Option<Mnt> {
 fn every_mount_is_found_from_one_to_very_many() {
     let _alone = alone();
     let world = World::new();
-    let (count, root) = (sized(100_000, 40), held());
+    let (count, root) = (sized(100_000, 16), held());
     let dirs = dirs(&world, count + 1);
     let mut mounts = Vec::new();
     for number in 0..count {
@@ -59,7 +59,7 @@ fn one_operation_with_many_mounts_leaves_short_chains() {
 
 fn one_operation(expected: bool) {
     let world = World::new();
-    let (count, root) = (sized(10_000, 40), held());
+    let (count, root) = (sized(10_000, 16), held());
     let dirs = dirs(&world, count);
     let mut set = WriteSet::one(&world.ns);
     if expected {
@@ -91,7 +91,7 @@ fn one_operation(expected: bool) {
 fn a_constant_mount_is_never_missed_while_the_hash_grows() {
     let _alone = alone();
     let world = World::new();
-    let dirs = dirs(&world, sized(20_000, 40));
+    let dirs = dirs(&world, sized(20_000, 16));
     let (first, rest) = dirs.split_first().unwrap();
     let constant = world.mount_fresh(&world.root, first);
     let root = held();

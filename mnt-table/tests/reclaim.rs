@@ -15,7 +15,7 @@ fn nothing_is_freed_while_somebody_is_pinned_and_everything_afterwards() {
     let world = World::new();
     let dir = mkdirs(world.dir(), "mnt");
     let mut gone = Vec::new();
-    let count = sized(2000, 20);
+    let count = sized(2000, 8);
     beside_a_pin(|| {
         let before = reclaim::stats();
         for _ in 0..count {
@@ -66,7 +66,7 @@ fn a_namespace_leaves_nothing() {
     let before = tmpfs::stats();
     let world = World::new();
     let weak = Arc::downgrade(&world.ns);
-    let dirs: Vec<_> = (0..sized(300, 20)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
+    let dirs: Vec<_> = (0..sized(300, 6)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
     for dir in &dirs {
         let mount = world.mount_fresh(&world.root, dir);
         let below = mkdirs(mount.root(), "below");
@@ -88,10 +88,10 @@ fn memory_that_waits_is_bounded_and_umount_never_waits() {
     let before = reclaim::limit();
     let world = World::new();
     let root = held();
-    let dirs: Vec<_> = (0..sized(3000, 40)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
+    let dirs: Vec<_> = (0..sized(3000, 20)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
     let mounts: Vec<_> = dirs.iter().map(|dir| world.mount(&world.root, dir, root.root())).collect();
     let per_mount = 100;
-    reclaim::set_limit(sized(1000, 10) as u64 * per_mount);
+    reclaim::set_limit(sized(1000, 5) as u64 * per_mount);
     beside_a_pin(|| {
         // An operation that allocates is held up and then refused; one that frees is not.
         for mount in &mounts {
@@ -128,7 +128,7 @@ fn a_steady_load_beside_readers_stays_below_the_limit() {
     beside(
         || drop(find(&task, "/mnt/../mnt").unwrap()),
         || {
-            for _ in 0..sized(100_000, 50) {
+            for _ in 0..sized(100_000, 10) {
                 while reclaim::reserve().is_err() {
                     thread::yield_now();
                 }

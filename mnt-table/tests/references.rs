@@ -39,7 +39,7 @@ fn a_reference_that_wanders_never_looks_idle() {
     let task = world.task();
     let mut file = open(&task, "/mnt");
     // Gets and puts on many threads: the counter splits meanwhile.
-    for _ in 0..sized(100, 12) {
+    for _ in 0..sized(100, 9) {
         file = thread::scope(|scope| {
             scope
                 .spawn(|| {
@@ -197,7 +197,7 @@ fn users_that_come_and_go_never_meet_a_dead_file_system() {
                 }
             });
         }
-        for round in 0..sized(20_000, 20) {
+        for round in 0..sized(20_000, 6) {
             let mount = world.mount_fresh(&world.root, &dir);
             if round % 4 == 0 {
                 world.detach(&mount);

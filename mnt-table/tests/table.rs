@@ -114,7 +114,7 @@ fn average_chain(map: &Map) -> f64 {
 fn chains_stay_bounded_while_it_only_grows() {
     let _alone = alone();
     let mut map = Map::new();
-    for key in 0..sized(100_000, 300) as u64 {
+    for key in 0..sized(100_000, 120) as u64 {
         map.catch_up();
         map.insert(key, key + 1);
         assert!(map.writer.len() <= 4 * map.writer.buckets(), "{} entries", map.writer.len());
@@ -131,7 +131,7 @@ fn chains_stay_bounded_while_it_only_grows() {
 #[test]
 fn many_insertions_under_one_pin_are_caught_up_with() {
     let _alone = alone();
-    let count = sized(50_000, 200);
+    let count = sized(50_000, 80);
     let mut map = Map::new();
     let guard = pin();
     for key in 0..count as u64 {
@@ -148,7 +148,7 @@ fn many_insertions_under_one_pin_are_caught_up_with() {
 #[test]
 fn what_is_expected_fits_at_once() {
     let _alone = alone();
-    let count = sized(50_000, 200);
+    let count = sized(50_000, 80);
     let mut map = Map::new();
     map.insert(u64::MAX, 1);
     map.writer.expect(count);
@@ -167,7 +167,7 @@ fn random_changes_do_what_a_sorted_map_does() {
     let mut map = Map::new();
     let mut model = std::collections::BTreeMap::new();
     let mut state = 12345u64;
-    for step in 0..sized(100_000, 1000) as u64 {
+    for step in 0..sized(100_000, 400) as u64 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = (state >> 33) % sized(2000, 60) as u64;
         match (model.contains_key(&key), (state >> 20) % 3) {
@@ -216,7 +216,7 @@ fn a_constant_key_is_never_missed_beside_growth_and_change() {
             });
         }
         let one = |writer: &Writer<Number>, key| writer.find(hash(key), |number| number.key == key).unwrap();
-        for round in 0..sized(100_000, 150) as u64 {
+        for round in 0..sized(100_000, 60) as u64 {
             let guard = pin();
             writer.insert(table, Unlinked::new(Number::new(round + 2, 0)), &guard);
             let entry = one(writer, 1);

@@ -310,7 +310,7 @@ fn a_mount_can_refuse_links() {
     inner.make_symlink(b"link", b".").unwrap();
     let mut set = WriteSet::one(&world.ns);
     let (root, source) = (Arc::clone(&inner), (*b"none").into());
-    let mount = set.new_mount(&world.ns, MountSpec { root, flags: MountFlags::NOSYMFOLLOW, source }).unwrap();
+    let mount = set.new_mount(&world.ns, MountSpec::new(root, MountFlags::NOSYMFOLLOW, source)).unwrap();
     let joint = set.prepare(&mount, &world.root, &dir).unwrap();
     set.attach(&mount, joint, &pin());
     drop(set);

@@ -10,17 +10,18 @@
 //! 4. Then the commit: the graph first, then the tree itself, then the copies in reverse order. A namespace in which
 //!    more than one edge changes that a walk can meet is in its window meanwhile.
 //!
-//! Receivers in anonymous namespaces are skipped, but their peers and slaves are not.
+//! Receivers in anonymous namespaces are skipped, but their peers and slaves are not. Trees that come to a namespace with
+//! another owner are locked there.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::tree::Joint;
-use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Guard, Kind, MntNamespace, Mount, UserNs, WriteSet, pin};
 use smallvec::SmallVec;
 
-use crate::copy_tree::{Inside, NewTree, Standing, Step, copy_tree, places};
+use crate::copy_tree::{Inside, NewTree, Standing, Step, copy_tree, lock_tree, places};
 use crate::graph::{is_shared, missing_groups};
 use crate::receivers::{Receiver, receivers};
 use crate::{Error, Retry};
@@ -29,8 +30,35 @@ use crate::{Error, Retry};
 pub enum What<D: Dentry> {
     /// A tree that nobody has seen, and the steps by which its mounts get their places in the graph.
     New(NewTree<D>, Vec<Step<D>>),
-    /// A mount, with all that is on it, that leaves its place in the same namespace.
+    /// A mount, with all that is on it, that leaves its place in the same namespace; or the root of an anonymous
+    /// namespace, which ends.
     Move(Arc<Mount<D>>),
+}
+
+/// Where something is attached.
+pub struct Place<'a, D: Dentry> {
+    /// The mount that is going to be the parent.
+    pub parent: &'a Arc<Mount<D>>,
+    /// The dentry in it.
+    pub dentry: &'a Arc<D>,
+    /// What is attached there now and gets hung on top of what comes (*beneath*). Only for [`What::Move`].
+    pub beneath: Option<Arc<Mount<D>>>,
+}
+
+impl<'a, D: Dentry> Place<'a, D> {
+    /// The top of a stack.
+    pub fn top(parent: &'a Arc<Mount<D>>, dentry: &'a Arc<D>) -> Self {
+        Place { parent, dentry, beneath: None }
+    }
+}
+
+/// What the caller's circumstances are to an attach.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Mounts that a namespace may have (`fs.mount-max`).
+    pub mounts_max: usize,
+    /// The owner of the caller's namespace: trees that come to namespaces with another owner are locked.
+    pub owner: UserNs,
 }
 
 /// A copy for a receiver.
@@ -39,21 +67,32 @@ struct Copy<D: Dentry> {
     root: Joint<D>,
     /// What it goes beneath, and the edge by which that will hang on it.
     beneath: Option<(Arc<Mount<D>>, Joint<D>)>,
+    /// Whether its namespace has another owner.
+    locked: bool,
 }
 
-/// Attaches `what` on `dentry` in `parent`, which is the top of its stack, with all copies. Returns the number of
-/// copies.
+/// How a tree that is there already gets to its new place.
+struct Transfer<D: Dentry> {
+    /// The edges inside it, if it comes from another namespace.
+    inner: Option<Vec<Joint<D>>>,
+    /// What it goes beneath.
+    beneath: Option<(Arc<Mount<D>>, Joint<D>)>,
+}
+
+/// Attaches `what` at `place` with all copies. Returns the number of copies.
+///
+/// Context: holds the namespace of the place and that of a mount that moves.
 ///
 /// # Errors
-/// `EINVAL`: an unbindable mount would be moved to a shared place. `ENOSPC`: a namespace would have more than
-/// `mounts_max` mounts. `ENOENT`: the place is being removed. `ENOMEM`. Also: locks that are missing.
+/// `EINVAL`: an unbindable mount would be moved to a shared place. `ENOSPC`: a namespace would have more mounts than
+/// it may. `ENOENT`: the place is being removed. `ENOMEM`. Also: locks that are missing.
 pub fn attach<D: Dentry>(
     locks: &mut WriteSet<D>,
     what: What<D>,
-    parent: &Arc<Mount<D>>,
-    dentry: &Arc<D>,
-    mounts_max: usize,
+    place: Place<'_, D>,
+    rules: &Rules,
 ) -> Result<usize, Retry<D>> {
+    let Place { parent, dentry, beneath } = place;
     let ns = Arc::clone(locks.namespace_of(parent).ok_or(Error::Invalid)?);
     let shared = is_shared(parent);
     let (moved, mut tree, mut steps) = match what {
@@ -72,8 +111,9 @@ pub fn attach<D: Dentry>(
             )
         }
     };
-    let fresh = if moved.is_some() { 0 } else { tree.mounts.len() };
-    if locks.mounts_len(&ns) + fresh > mounts_max {
+    let adopted = moved.as_ref().is_some_and(|mount| !locks.is_in(mount, &ns));
+    let fresh = if moved.is_some() && !adopted { 0 } else { tree.mounts.len() };
+    if locks.mounts_len(&ns) + fresh > rules.mounts_max {
         return Err(Error::Limit.into());
     }
     let mut copies = Vec::new();
@@ -87,14 +127,30 @@ pub fn attach<D: Dentry>(
         }
         let receivers = receivers(locks, parent).map_err(|missing| Retry::With(alloc::vec![missing]))?;
         make_shared(locks, &ns, &mut tree, &mut steps)?;
-        let (moved, limit) = (moved.as_ref(), (&ns, fresh, mounts_max));
-        copies = plan_copies(locks, &receivers, &tree, moved, dentry, limit, &mut steps)?;
+        let delivery = Delivery { moved: moved.as_ref(), dentry, ns: &ns, fresh, rules };
+        copies = plan_copies(locks, &receivers, &tree, &delivery, &mut steps)?;
     }
     let root = locks.prepare(tree.root(), parent, dentry)?;
+    let transfer = match &moved {
+        None => None,
+        Some(_) => {
+            let inner = adopted.then(|| locks.prepare_adoption(&ns, &tree.mounts[1..])).transpose()?;
+            let beneath = beneath.map(|upper| {
+                let top = &tree.mounts[topmost(&tree)];
+                let joint = locks.prepare_in(&ns, &upper, top, top.root())?;
+                Ok::<_, Error>((upper, joint))
+            });
+            Some(Transfer { inner, beneath: beneath.transpose()? })
+        }
+    };
 
     // Nothing fails from here on.
     let delivered = copies.len();
-    let arriving = arriving(locks, &ns, (tree.mounts.len(), if moved.is_some() { 2 } else { 1 }), &copies);
+    let visible = match &transfer {
+        None => 1,
+        Some(transfer) => usize::from(!adopted) + 1 + if transfer.beneath.is_some() { 2 } else { 0 },
+    };
+    let arriving = arriving(locks, &ns, (tree.mounts.len(), visible), &copies);
     for (ns, edges, _) in &arriving {
         locks.expect_edges(ns, *edges);
     }
@@ -103,8 +159,11 @@ pub fn attach<D: Dentry>(
         locks.begin(ns, &guard);
     }
     steps.into_iter().for_each(|step| step.commit(locks));
-    match moved {
-        Some(mount) => locks.rehang(&mount, root, &guard),
+    if *ns.owner() != rules.owner {
+        lock_tree(locks, &tree.mounts);
+    }
+    match transfer {
+        Some(transfer) => commit_transfer(locks, &tree, root, transfer, &guard),
         None => {
             let top = tree.mounts.remove(0);
             for (mount, joint) in tree.mounts.iter().zip(tree.inner) {
@@ -114,7 +173,10 @@ pub fn attach<D: Dentry>(
         }
     }
     for copy in copies.into_iter().rev() {
-        let Copy { tree, root, beneath } = copy;
+        let Copy { tree, root, beneath, locked } = copy;
+        if locked {
+            lock_tree(locks, &tree.mounts);
+        }
         for (mount, joint) in tree.mounts[1..].iter().zip(tree.inner) {
             locks.attach(mount, joint, &guard);
         }
@@ -125,6 +187,24 @@ pub fn attach<D: Dentry>(
     }
     locks.end();
     Ok(delivered)
+}
+
+/// Moves `tree`. Where it goes beneath something, that leaves the place first, in the window.
+fn commit_transfer<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    tree: &NewTree<D>,
+    root: Joint<D>,
+    transfer: Transfer<D>,
+    guard: &Guard,
+) {
+    if let Some(inner) = transfer.inner {
+        locks.adopt(tree.root(), root, &tree.mounts[1..], inner, guard);
+    } else {
+        locks.rehang(tree.root(), root, guard);
+    }
+    if let Some((upper, joint)) = transfer.beneath {
+        locks.rehang(&upper, joint, guard);
+    }
 }
 
 /// Every mount of `tree` without a group will found one.
@@ -145,38 +225,55 @@ fn make_shared<D: Dentry>(
     Ok(())
 }
 
+/// What is delivered, and on which conditions.
+struct Delivery<'a, D: Dentry> {
+    /// The mount that leaves its place.
+    moved: Option<&'a Arc<Mount<D>>>,
+    dentry: &'a Arc<D>,
+    /// The sender's namespace, which gets `fresh` mounts more.
+    ns: &'a Arc<MntNamespace<D>>,
+    fresh: usize,
+    rules: &'a Rules,
+}
+
 fn plan_copies<D: Dentry>(
     locks: &mut WriteSet<D>,
     receivers: &[Receiver<D>],
     tree: &NewTree<D>,
-    moved: Option<&Arc<Mount<D>>>,
-    dentry: &Arc<D>,
-    (ns, fresh, mounts_max): (&Arc<MntNamespace<D>>, usize, usize),
+    delivery: &Delivery<'_, D>,
     steps: &mut Vec<Step<D>>,
 ) -> Result<Vec<Copy<D>>, Error> {
+    let Delivery { moved, dentry, ns, fresh, rules } = delivery;
+    let without = without_namespace_files(tree);
+    let tree = without.as_ref().unwrap_or(tree);
     let mut copies: Vec<Copy<D>> = Vec::new();
-    // By set: its upstream set, and its latest copy.
-    let mut sets: BTreeMap<usize, (usize, Option<usize>)> = BTreeMap::new();
-    let mut pending = BTreeMap::from([(ns.id(), fresh)]);
+    // Its upstream set, and its latest copy, of each set; they are counted in the order of visits.
+    let mut sets: Vec<(usize, Option<usize>)> = alloc::vec![(0, None)];
+    let mut pending: HashMap<_, usize> = HashMap::from([(ns.id(), *fresh)]);
     let top = topmost(tree);
     for receiver in receivers {
-        sets.entry(receiver.set).or_insert((receiver.upstream, None));
+        if receiver.set == sets.len() {
+            sets.push((receiver.upstream, None));
+        }
         let home = Arc::clone(locks.namespace_of(&receiver.mount).expect("receivers are locked"));
         let shows = receiver.mount.root().is_ancestor_of(dentry, &pin());
         if home.kind() == Kind::Anonymous || !shows {
             continue;
         }
+        if tree.root().root().mnt_namespace().is_some() {
+            return Err(Error::Invalid);
+        }
         let more = pending.entry(home.id()).or_insert(0);
         *more += tree.mounts.len();
-        if locks.mounts_len(&home) + *more > mounts_max {
+        if locks.mounts_len(&home) + *more > rules.mounts_max {
             return Err(Error::Limit);
         }
         // The latest copy in its own set, else in the nearest set upstream that has one, else the tree itself.
         let mut set = receiver.set;
         let source = loop {
-            match sets.get(&set) {
-                Some((_, Some(copy))) => break Some(*copy),
-                Some((upstream, None)) if set != 0 => set = *upstream,
+            match sets[set] {
+                (_, Some(copy)) => break Some(copy),
+                (upstream, None) if set != 0 => set = upstream,
                 _ => break None,
             }
         };
@@ -196,10 +293,45 @@ fn plan_copies<D: Dentry>(
             }
             None => None,
         };
-        sets.insert(receiver.set, (receiver.upstream, Some(copies.len())));
-        copies.push(Copy { tree: copy, root, beneath });
+        sets[receiver.set].1 = Some(copies.len());
+        let locked = *home.owner() != rules.owner;
+        copies.push(Copy { tree: copy, root, beneath, locked });
     }
     Ok(copies)
+}
+
+/// `tree` without files of mount namespaces and what is on them, which are delivered to nobody (rule T4); `None` if it has
+/// none but its root.
+fn without_namespace_files<D: Dentry>(tree: &NewTree<D>) -> Option<NewTree<D>> {
+    let is_file = |mount: &Arc<Mount<D>>| mount.root().mnt_namespace().is_some();
+    if !tree.mounts[1..].iter().any(is_file) {
+        return None;
+    }
+    // The new index of each mount that is kept.
+    let mut index: Vec<Option<usize>> = Vec::with_capacity(tree.mounts.len());
+    let mut kept = NewTree {
+        mounts: SmallVec::new(),
+        places: SmallVec::new(),
+        standing: SmallVec::new(),
+        inner: Vec::new(),
+    };
+    for ((mount, place), standing) in tree.mounts.iter().zip(&tree.places).zip(&tree.standing) {
+        let inside = match place {
+            None => None,
+            Some((parent, dentry)) => match index[*parent] {
+                Some(parent) if !is_file(mount) => Some((parent, Arc::clone(dentry))),
+                _ => {
+                    index.push(None);
+                    continue;
+                }
+            },
+        };
+        index.push(Some(kept.mounts.len()));
+        kept.mounts.push(Arc::clone(mount));
+        kept.places.push(inside);
+        kept.standing.push(standing.clone());
+    }
+    Some(kept)
 }
 
 /// What the mounts of `copy` will be beside those of `original`, which all are shared by then, or are slaves that nobody
@@ -237,7 +369,7 @@ fn relate<D: Dentry>(
 }
 
 /// The index of the end of the stack that begins with the tree's root.
-fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
+pub fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
     let on_root_of = |at: usize, place: &Inside<D>| {
         place
             .as_ref()
@@ -264,7 +396,12 @@ fn arriving<D: Dentry>(
     arriving.push((Arc::clone(ns), own.0, own.1));
     for copy in copies {
         let home = locks.namespace_of(copy.root.parent()).expect("receivers are locked");
-        arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1));
+        match arriving.last_mut() {
+            Some((last, edges, visible)) if Arc::ptr_eq(last, home) => {
+                (*edges, *visible) = (*edges + copy.tree.mounts.len(), *visible + 1);
+            }
+            _ => arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1)),
+        }
     }
     arriving.sort_unstable_by_key(|(ns, ..)| ns.id());
     arriving.dedup_by(|next, kept| {

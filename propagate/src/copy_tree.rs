@@ -3,12 +3,12 @@
 //! A copy is made whole and out of sight: its mounts exist, its inner edges are prepared ([`Joint`]), and what it will be
 //! in the propagation graph is a list of [`Step`]s. Nothing that others can see changes before the commit.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::tree::Joint;
-use mnt_table::{Dentry, Group, MntNamespace, Mount, MountSpec, WriteSet};
+use mnt_table::{Dentry, Group, MntNamespace, Mount, MountFlags, MountSpec, WriteSet};
 use smallvec::{SmallVec, smallvec};
 
 use crate::graph::{enslave, enslave_after, found_group, join_after};
@@ -50,6 +50,12 @@ pub struct Standing<D: Dentry> {
     pub group: Option<Arc<Group<D>>>,
     /// Whether it will have a master.
     pub has_master: bool,
+}
+
+impl<D: Dentry> Clone for Standing<D> {
+    fn clone(&self) -> Self {
+        Standing { group: self.group.clone(), has_master: self.has_master }
+    }
 }
 
 impl<D: Dentry> Standing<D> {
@@ -99,38 +105,60 @@ pub enum Extent {
     Root,
     /// All but unbindable ones and what is below those (rbind).
     Bindable,
-    /// All (a namespace's copy).
+    /// All but files of mount namespaces and what is on those (a namespace's copy: rule T4).
     All,
 }
 
 /// The mounts that a copy of `root` from `dentry` down takes: `root`, then those attached at or below `dentry`, parents
 /// first.
+///
+/// # Errors
+/// `EPERM`: a locked mount would be left out, and what it covers shown (rule T3).
 pub fn members<D: Dentry>(
     locks: &WriteSet<D>,
     root: &Arc<Mount<D>>,
     dentry: &Arc<D>,
     extent: Extent,
-) -> Vec<Arc<Mount<D>>> {
+) -> Result<Vec<Arc<Mount<D>>>, Error> {
     let mut taken = alloc::vec![Arc::clone(root)];
     if extent == Extent::Root {
-        return taken;
+        return Ok(taken);
     }
-    let guard = mnt_table::pin();
-    let wanted = |mount: &Arc<Mount<D>>| extent == Extent::All || !locks.is_unbindable(mount);
-    let below = |mount: &Arc<Mount<D>>| {
-        Arc::ptr_eq(dentry, root.root())
-            || locks.mountpoint(mount).is_some_and(|at| dentry.is_ancestor_of(at, &guard))
-    };
-    let mut waiting: Vec<Arc<Mount<D>>> =
-        locks.children(root).filter(|mount| below(mount) && wanted(mount)).cloned().collect();
+    let mut waiting = below(locks, root, dentry);
     waiting.reverse();
     while let Some(mount) = waiting.pop() {
+        let wanted = match extent {
+            Extent::Root => false,
+            Extent::Bindable => !locks.is_unbindable(&mount),
+            Extent::All => mount.root().mnt_namespace().is_none(),
+        };
+        if !wanted {
+            if extent == Extent::Bindable && locks.is_locked(&mount) {
+                return Err(Error::Permission);
+            }
+            continue;
+        }
         let before = waiting.len();
-        waiting.extend(locks.children(&mount).filter(|mount| wanted(mount)).cloned());
+        waiting.extend(locks.children(&mount).cloned());
         waiting[before..].reverse();
         taken.push(mount);
     }
-    taken
+    Ok(taken)
+}
+
+/// The children of `mount` that are attached at or below `dentry`, in their order.
+fn below<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, dentry: &Arc<D>) -> Vec<Arc<Mount<D>>> {
+    let guard = mnt_table::pin();
+    let inside = |child: &&Arc<Mount<D>>| {
+        Arc::ptr_eq(dentry, mount.root())
+            || locks.mountpoint(child).is_some_and(|at| dentry.is_ancestor_of(at, &guard))
+    };
+    locks.children(mount).filter(inside).cloned().collect()
+}
+
+/// Whether a locked mount is attached to `mount` at or below `dentry`: without it, a copy would show what it covers.
+pub fn has_locked_children<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, dentry: &Arc<D>) -> bool {
+    below(locks, mount, dentry).iter().any(|child| locks.is_locked(child))
 }
 
 /// Where each of `mounts`, which are parents first as [`members`] returns them, is attached among them.
@@ -138,7 +166,7 @@ pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<I
     if mounts.len() == 1 {
         return alloc::vec![None];
     }
-    let index: BTreeMap<u64, usize> =
+    let index: HashMap<u64, usize> =
         mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)).collect();
     let inside = |mount: &Arc<Mount<D>>| {
         let parent = locks.parent(mount).expect("it is below the first");
@@ -148,8 +176,8 @@ pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<I
     mounts.iter().enumerate().map(|(at, mount)| (at != 0).then(|| inside(mount))).collect()
 }
 
-/// Copies `originals`, attached among themselves at `places`, into `ns`. The copy's root has the root dentry `root`. What
-/// the copies will be in the graph is for the caller to say.
+/// Copies `originals`, attached among themselves at `places`, into `ns`. The copy's root has the root dentry `root`, and is
+/// not locked. What the copies will be in the graph is for the caller to say.
 ///
 /// # Errors
 /// `ENOMEM`; `ENOENT` if a mountpoint inside is being removed.
@@ -173,9 +201,13 @@ pub fn copy_tree<D: Dentry>(
             root: Arc::clone(if place.is_none() { root } else { original.root() }),
             flags: original.flags(),
             source: Arc::clone(original.source()),
+            idmap: original.idmap(),
         };
         let copy = locks.new_mount(ns, spec)?;
         if let Some((parent, dentry)) = place {
+            // Rule T5.
+            let locked = locks.is_locked(original);
+            locks.set_locked(&copy, locked);
             tree.inner.push(locks.prepare(&copy, &tree.mounts[*parent], dentry)?);
         }
         tree.mounts.push(copy);
@@ -208,11 +240,56 @@ pub fn make_siblings<D: Dentry>(
 /// Originals with their copies.
 pub type Pairs<D> = Vec<(Arc<Mount<D>>, Arc<Mount<D>>)>;
 
+/// The copies of `tree` will receive from the real mounts `originals`, and not send (rule T6): those of shared mounts as
+/// their slaves, those of slaves beside them.
+fn make_slaves<D: Dentry>(
+    locks: &WriteSet<D>,
+    originals: &[Arc<Mount<D>>],
+    tree: &mut NewTree<D>,
+    steps: &mut Vec<Step<D>>,
+) {
+    for (original, copy) in originals.iter().zip(&tree.mounts) {
+        let standing = Standing::of(original);
+        let has_master = standing.group.is_some() || standing.has_master;
+        if standing.group.is_some() {
+            steps.push(Step::Enslave(Arc::clone(original), Arc::clone(copy)));
+        } else if standing.has_master {
+            steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
+        }
+        if locks.is_unbindable(original) {
+            steps.push(Step::Unbindable(Arc::clone(copy)));
+        }
+        tree.standing.push(Standing { group: None, has_master });
+    }
+}
+
+/// Locks a tree that came from a namespace with another owner (7.3): what is set of the attributes of each mount, and all
+/// but the first in their places.
+pub fn lock_tree<D: Dentry>(locks: &mut WriteSet<D>, mounts: &[Arc<Mount<D>>]) {
+    const LOCKS: [(MountFlags, MountFlags); 4] = [
+        (MountFlags::READONLY, MountFlags::LOCK_READONLY),
+        (MountFlags::NOSUID, MountFlags::LOCK_NOSUID),
+        (MountFlags::NODEV, MountFlags::LOCK_NODEV),
+        (MountFlags::NOEXEC, MountFlags::LOCK_NOEXEC),
+    ];
+    for (index, mount) in mounts.iter().enumerate() {
+        let mut flags = mount.flags() | MountFlags::LOCK_ATIME;
+        for (set, lock) in LOCKS {
+            flags.set(lock, flags.contains(set) || flags.contains(lock));
+        }
+        locks.set_flags(mount, flags);
+        if index != 0 {
+            locks.set_locked(mount, true);
+        }
+    }
+}
+
 /// A copy of the namespace `from` in `to`, which is new and empty; both are locked. Returns originals and copies in
 /// pairs.
 ///
-/// Every copy is a sibling of its original: a change of a shared mount reaches both namespaces. Unbindable mounts stay
-/// so, as before Linux 6.17 and from 7.0 on.
+/// Every copy is a sibling of its original: a change of a shared mount reaches both namespaces. If the two have different
+/// owners, copies of shared mounts are slaves, and the copied tree is locked ([`lock_tree`]). Unbindable mounts stay so,
+/// as before Linux 6.17 and from 7.0 on.
 ///
 /// # Errors
 /// Groups that are not locked; `ENOMEM`; `ENOENT` if a mountpoint is being removed.
@@ -222,7 +299,7 @@ pub fn clone_namespace<D: Dentry>(
     to: &Arc<MntNamespace<D>>,
 ) -> Result<Pairs<D>, Retry<D>> {
     let Some(root) = locks.root(from).cloned() else { return Err(Error::Invalid.into()) };
-    let mounts = members(locks, &root, root.root(), Extent::All);
+    let mounts = members(locks, &root, root.root(), Extent::All)?;
     let missing = crate::graph::missing_groups(locks, &mounts);
     if !missing.is_empty() {
         return Err(Retry::With(missing));
@@ -230,8 +307,16 @@ pub fn clone_namespace<D: Dentry>(
     let places = places(locks, &mounts);
     let mut tree = copy_tree(locks, &mounts, &places, root.root(), to)?;
     let mut steps = Vec::new();
-    make_siblings(locks, &mounts, &mut tree, &mut steps);
+    let less_privileged = from.owner() != to.owner();
+    if less_privileged {
+        make_slaves(locks, &mounts, &mut tree, &mut steps);
+    } else {
+        make_siblings(locks, &mounts, &mut tree, &mut steps);
+    }
     steps.into_iter().for_each(|step| step.commit(locks));
+    if less_privileged {
+        lock_tree(locks, &tree.mounts);
+    }
     locks.expect_edges(to, mounts.len());
     let guard = mnt_table::pin();
     locks.attach_root(to, tree.root());

@@ -14,7 +14,10 @@ use alloc::vec::Vec;
 
 use mnt_table::group::{MasterLink, Member};
 use mnt_table::list::{List, NoMemory, Slot};
-use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
+use mnt_table::{Dentry, Group, Missing, Mount, WriteSet, pin};
+
+use crate::copy_tree::has_locked_children;
+use crate::{Error, Retry};
 
 /// The type that a caller asks for (mount(2): `MS_SHARED` and so on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +101,7 @@ pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
 fn next_that_stays<D: Dentry>(
     members: &List<Member<D>>,
     slot: Slot,
-    stays: &impl Fn(&Mount<D>) -> bool,
+    stays: impl Fn(&Mount<D>) -> bool,
 ) -> Option<Slot> {
     core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
         .take_while(|next| *next != slot)
@@ -130,12 +133,16 @@ fn master_that_stays<D: Dentry>(
 pub fn leave_group<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Mount<D>,
-    stays: impl Fn(&Mount<D>) -> bool,
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
 ) -> Option<(Arc<Group<D>>, Slot)> {
     let (group, slot) = mount.propagation().peers?;
-    let heir = next_that_stays(&locks.group(&group).members, slot, &stays);
-    let heir = heir.map(|slot| (Arc::clone(&group), slot));
-    let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
+    let (heir, to) = {
+        let stays = |mount: &Mount<D>| stays(locks, mount);
+        let heir = next_that_stays(&locks.group(&group).members, slot, stays);
+        let heir = heir.map(|slot| (Arc::clone(&group), slot));
+        let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
+        (heir, to)
+    };
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
     hand_over(locks, slaves, to.as_ref());
@@ -178,7 +185,7 @@ pub fn change_type<D: Dentry>(
         return Ok(());
     }
     let was_shared = is_shared(mount);
-    let heir = leave_group(locks, mount, |_| true);
+    let heir = leave_group(locks, mount, |_, _| true);
     if to == PropagationType::Slave {
         if let Some((group, member)) = heir {
             // Of the peer, whatever it was a slave of before.
@@ -199,9 +206,53 @@ pub fn change_type<D: Dentry>(
     Ok(())
 }
 
+/// `to` takes over the group and the master of `from`: it becomes its peer, and its master's slave beside it
+/// (`MOVE_MOUNT_SET_GROUP`; move_mount(2)). Nothing is mounted. Both are attached.
+///
+/// Context: holds the namespaces of both.
+///
+/// # Errors
+/// `EINVAL`: not of one superblock; `to` shows what `from` does not, or what a locked mount on `from` covers; `to` is
+/// shared, a slave, or unbindable (as from Linux 7.0 on); `from` is neither shared nor a slave. Also: missing locks.
+pub fn set_group<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    from: &Arc<Mount<D>>,
+    to: &Arc<Mount<D>>,
+) -> Result<(), Retry<D>> {
+    let inside = from.root().is_ancestor_of(to.root(), &pin());
+    if !Arc::ptr_eq(from.super_block(), to.super_block()) || !inside {
+        return Err(Error::Invalid.into());
+    }
+    if has_locked_children(locks, from, to.root()) {
+        return Err(Error::Invalid.into());
+    }
+    let (source, target) = (from.propagation(), to.propagation());
+    if target.peers.is_some() || target.master.is_some() || locks.is_unbindable(to) {
+        return Err(Error::Invalid.into());
+    }
+    if source.peers.is_none() && source.master.is_none() {
+        return Err(Error::Invalid.into());
+    }
+    let missing = missing_groups(locks, [from]);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    if source.master.is_some() {
+        enslave_after(locks, from, to);
+    }
+    if source.peers.is_some() {
+        join_after(locks, from, to);
+    }
+    Ok(())
+}
+
 /// A mount that leaves its tree leaves the graph. Its slaves go to the next peer that `stays`, or up the chain of
 /// masters.
-pub fn leave_graph<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, stays: impl Fn(&Mount<D>) -> bool) {
+pub fn leave_graph<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mount: &Mount<D>,
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
+) {
     leave_group(locks, mount, stays);
     free_from_master(locks, mount);
 }

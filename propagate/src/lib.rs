@@ -11,7 +11,9 @@
 //! | [`receivers`] | `propagation_next` | the order in which receivers are visited |
 //! | [`copy_tree`] | `copy_tree`, `clone_mnt` | copies of trees, for binds, for receivers and for namespaces |
 //! | [`attach`] | `attach_recursive_mnt`, `propagate_mnt` | mount, bind and move with their copies |
+//! | [`beneath`] | `can_move_mount_beneath` | what may go beneath a mount |
 //! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
+//! | [`dominating`] | `get_dominating_id` | whom a slave receives from, as far as a reader sees |
 //! | [`pivot_root`] | `pivot_root` | exchange of the root |
 //!
 //! Sources: the kernel's "Shared Subtrees" text; mount_namespaces(7); pivot_root(2).
@@ -21,7 +23,9 @@
 extern crate alloc;
 
 pub mod attach;
+pub mod beneath;
 pub mod copy_tree;
+pub mod dominating;
 pub mod graph;
 pub mod pivot_root;
 pub mod receivers;
@@ -49,6 +53,8 @@ pub enum Error {
     NotDirectory,
     /// `ENOSPC`: a namespace would get more mounts than it may have.
     Limit,
+    /// `EPERM`: something locked would be revealed.
+    Permission,
     /// `ENOMEM`.
     NoMemory,
 }

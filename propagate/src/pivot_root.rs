@@ -28,10 +28,11 @@ pub fn pivot_root<D: Dentry>(
 ) -> Result<(), Error> {
     let (root_mount, root_dentry) = root;
     let (new_mount, new_dentry) = new;
-    if put_old.1.is_removed() || !locks.is_in(&put_old.0, ns) {
+    if put_old.1.is_removed() || !put_old.0.is_mounted() {
         return Err(Error::NotFound);
     }
-    let put_old = top_of(locks, put_old);
+    let own = locks.is_in(&put_old.0, ns);
+    let put_old = if own { top_of(locks, put_old) } else { put_old.clone() };
     if !locks.is_in(root_mount, ns) || !locks.is_in(new_mount, ns) {
         return Err(Error::Invalid);
     }
@@ -57,7 +58,7 @@ pub fn pivot_root<D: Dentry>(
     if !is_root_of(new_mount, new_dentry) || new_parent.is_none() {
         return Err(Error::Invalid);
     }
-    if !is_reachable(locks, &put_old, new) || !is_reachable(locks, new, root) {
+    if !own || !is_reachable(locks, &put_old, new) || !is_reachable(locks, new, root) {
         return Err(Error::Invalid);
     }
 

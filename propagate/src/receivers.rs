@@ -7,10 +7,10 @@
 //!
 //! Context of everything here: the locks of the group's whole closure ([`Missing::Receivers`]).
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashSet;
 use mnt_table::list::Slot;
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
 
@@ -36,6 +36,19 @@ struct Frame<D: Dentry> {
     slave: Option<Slot>,
 }
 
+/// Whether `sender` has any receivers.
+///
+/// # Errors
+/// Its group is not locked; the closure will be needed if it has some.
+pub fn has_receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<bool, Missing<D>> {
+    let Some((group, first)) = sender.propagation().peers else { return Ok(false) };
+    if !locks.holds_group(&group) {
+        return Err(Missing::Receivers(group));
+    }
+    let members = &locks.group(&group).members;
+    Ok(members.len() > 1 || !members.get(first).slaves.is_empty())
+}
+
 /// All receivers of `sender`, without itself.
 ///
 /// # Errors
@@ -51,7 +64,7 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     }
     let own = Arc::clone(&group);
     let mut found = Vec::new();
-    let mut seen = BTreeSet::from([group.stamp()]);
+    let mut seen: HashSet<u64> = HashSet::from([group.stamp()]);
     let mut sets = 1;
     visit(locks, &group, first, 0, 0, &mut found);
     found.remove(0); // the sender itself

@@ -2,39 +2,55 @@
 //!
 //! Let V be the mounts that the caller removes: one, or a whole tree (lazily).
 //!
-//! - **Candidates**: for each v in V, in each receiver of its parent, what is attached on the same dentry, whatever it is.
-//! - **Kept**: a candidate stays if a child of it that is not on its root, or anything below that child, stays. What is
-//!   on its root never saves it.
-//! - **Sliding down**: the mount on the root of one that goes, if it stays itself, is re-attached where the bottom of the
-//!   removed stack was.
+//! - **Candidates** (C1): for each v in V, in each receiver of its parent, what is attached on the same dentry, whatever it
+//!   is.
+//! - **Kept** (C2, C3): a candidate stays if a child of it that is not on its root, or anything below that child, stays.
+//!   What is on its root never saves it.
+//! - **Locked** (C4): a locked candidate goes only together with its parent. Of a chain of candidates, each the parent of
+//!   the one before, all go if what is above the chain goes; else those up to the highest that is not locked.
+//! - **Unlocked**: the counterparts of the top of V are locked no more, whether they go or not.
+//! - **Sliding down** (C6): the mount on the root of one that goes, if it stays itself, is re-attached where the bottom of
+//!   the removed stack was.
+//! - **Connected** (L2, L3): what goes lazily is taken from its parent, unless that goes too and it is locked, or the whole
+//!   tree ends as one.
 //! - **Busy** (not lazy): one reference from outside to anything that would go, anywhere, and nothing goes.
 //!
 //! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters.
 //! Nothing here waits for readers: see [`mnt_table::mount`] for why that is right.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::{HashMap, HashSet};
 use mnt_table::tree::{Joint, Leave};
-use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
+use smallvec::SmallVec;
 
 use crate::graph::{is_shared, leave_graph, missing_groups};
-use crate::receivers::{depth_first, receivers};
+use crate::receivers::{depth_first, has_receivers};
 use crate::{Error, Retry};
+
+/// How mounts are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// All must be idle, and die.
+    Now,
+    /// They live for whoever uses them. Locked ones stay connected to a parent that goes too.
+    Lazily,
+    /// As `Lazily`, and all stay connected.
+    AsOne,
+}
 
 /// What goes.
 struct Plan<D: Dentry> {
     /// In the order in which they leave the propagation graph.
     leaving: Vec<Arc<Mount<D>>>,
-    /// Children before parents.
-    going: Vec<Going<D>>,
-}
-
-/// A mount that goes, and what slides down into its place.
-struct Going<D: Dentry> {
-    mount: Arc<Mount<D>>,
-    slides: Option<(Arc<Mount<D>>, Joint<D>)>,
+    /// The same, children before parents, if any has children.
+    going: Option<Vec<Arc<Mount<D>>>>,
+    /// What slides down, and where to.
+    sliding: Vec<(Arc<Mount<D>>, Joint<D>)>,
+    /// What is not locked any more.
+    unlocked: Vec<Arc<Mount<D>>>,
 }
 
 /// Removes `mount` alone: it and its counterparts must be idle. Returns the number of counterparts that went along.
@@ -47,7 +63,7 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
     }
     if concerns_nobody_else(locks, mount)? {
         locks.reserve_ended(1)?;
-        if !locks.condemn_if_idle(&[(Arc::clone(mount), 0)]) {
+        if !locks.condemn_if_idle(core::slice::from_ref(mount)) {
             return Err(Error::Busy.into());
         }
         leave_alone(locks, mount, Leave::Dead);
@@ -55,11 +71,10 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
     }
     let removed = alloc::vec![Arc::clone(mount)];
     let plan = plan(locks, removed, true)?;
-    let all: Vec<_> = plan.leaving.iter().map(|mount| (Arc::clone(mount), 0)).collect();
-    if !locks.condemn_if_idle(&all) {
+    if !locks.condemn_if_idle(&plan.leaving) {
         return Err(Error::Busy.into());
     }
-    Ok(commit(locks, plan, Leave::Dead) - 1)
+    Ok(commit(locks, plan, Manner::Now) - 1)
 }
 
 /// Removes `mount` and everything below it, now, whoever uses it. Returns the number of mounts that went along
@@ -76,23 +91,25 @@ pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
     let removed = locks.subtree(mount);
     let own = removed.len();
     let plan = plan(locks, removed, true)?;
-    Ok(commit(locks, plan, Leave::Detached) - own)
+    Ok(commit(locks, plan, Manner::Lazily) - own)
 }
 
-/// Removes everything in `ns`, without propagation, and dissolves it: the end of a namespace. Returns how many mounts it
-/// had.
+/// Removes everything in `ns`, without propagation, and dissolves it: the end of a namespace. The tree of an anonymous one
+/// stays connected. Returns how many mounts it had.
 ///
 /// # Errors
 /// `ENOMEM`. Also: missing locks.
 pub fn dissolve<D: Dentry>(locks: &mut WriteSet<D>, ns: &Arc<MntNamespace<D>>) -> Result<usize, Retry<D>> {
     let removed = locks.root(ns).cloned().map_or(Vec::new(), |root| locks.subtree(&root));
     let plan = plan(locks, removed, false)?;
-    let gone = commit(locks, plan, Leave::Detached);
+    let manner = if ns.kind() == Kind::Anonymous { Manner::AsOne } else { Manner::Lazily };
+    let gone = commit(locks, plan, manner);
     locks.dissolve(ns);
     Ok(gone)
 }
 
-/// Removes what is attached on `dentry` in `ns`, without propagation: the directory entry was removed from elsewhere.
+/// Removes what is attached on `dentry` in `ns`, without propagation: the directory entry was removed from elsewhere. What
+/// is below stays connected, but nothing stays on the dentry.
 ///
 /// # Errors
 /// `ENOMEM`. Also: missing locks.
@@ -102,16 +119,22 @@ pub fn detach_from<D: Dentry>(
     dentry: &Arc<D>,
 ) -> Result<usize, Retry<D>> {
     let mut removed = Vec::new();
-    for mount in locks.mounts_on(ns, dentry) {
-        // One may be below another.
-        if !removed.iter().any(|seen| Arc::ptr_eq(seen, &mount)) {
-            removed.extend(locks.subtree(&mount));
-        }
+    let (attached, connected): (Vec<_>, Vec<_>) =
+        locks.mounts_on(ns, dentry).into_iter().partition(|mount| locks.is_attached(mount));
+    locks.reserve_ended(connected.len())?;
+    for mount in attached {
+        removed.extend(locks.subtree(&mount));
     }
-    let mut seen = BTreeSet::new();
+    // One may be below another.
+    let mut seen = HashSet::new();
     removed.retain(|mount| seen.insert(mount.unique_id()));
     let plan = plan(locks, removed, false)?;
-    Ok(commit(locks, plan, Leave::Detached))
+    let gone = commit(locks, plan, Manner::AsOne);
+    let guard = pin();
+    for mount in locks.mounts_on(ns, dentry) {
+        locks.disconnect(&mount, &guard);
+    }
+    Ok(gone)
 }
 
 /// Whether the end of `mount`, a leaf, has no counterparts: the usual case, for which no plan is needed.
@@ -119,11 +142,10 @@ pub fn detach_from<D: Dentry>(
 /// # Errors
 /// Missing locks, of its own groups as well.
 fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<bool, Retry<D>> {
-    if let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) {
-        let receivers = receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?;
-        if !receivers.is_empty() {
-            return Ok(false);
-        }
+    if let Some(parent) = locks.parent(mount)
+        && has_receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?
+    {
+        return Ok(false);
     }
     let missing = missing_groups(locks, [mount]);
     if missing.is_empty() { Ok(true) } else { Err(Retry::With(missing)) }
@@ -131,8 +153,30 @@ fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -
 
 /// Removes a leaf that concerns nobody else: one edge, so no window.
 fn leave_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, how: Leave) {
-    leave_graph(locks, mount, |_| true);
+    leave_graph(locks, mount, |_, _| true);
     locks.leave(mount, how, &pin());
+}
+
+/// What a plan notes at mounts ([`WriteSet::mark`]).
+mod mark {
+    /// Is a candidate.
+    pub(super) const CANDIDATE: u8 = 1;
+    /// It was decided whether it could go, as far as what is below it is concerned.
+    pub(super) const DECIDED: u8 = 2;
+    /// It could.
+    pub(super) const WILLING: u8 = 4;
+    /// And so could everything below it.
+    pub(super) const WHOLLY: u8 = 8;
+    /// It is not locked any more.
+    pub(super) const UNLOCKED: u8 = 16;
+    /// It is willing, and waits for its turn.
+    pub(super) const WAITS: u8 = 32;
+    /// It goes.
+    pub(super) const GOES: u8 = 64;
+}
+
+fn goes<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> bool {
+    locks.marks(mount) & mark::GOES != 0
 }
 
 /// All that goes.
@@ -141,196 +185,233 @@ fn plan<D: Dentry>(
     removed: Vec<Arc<Mount<D>>>,
     propagates: bool,
 ) -> Result<Plan<D>, Retry<D>> {
-    let mut fates = Fates { known: BTreeMap::new() };
     for mount in &removed {
-        fates.known.insert(mount.unique_id(), Fate { goes: true, wholly: true });
+        locks.mark(mount, mark::GOES | mark::DECIDED | mark::WHOLLY);
     }
-    let candidates = if propagates { candidates(locks, &removed)? } else { Vec::new() };
-    let eligible: BTreeSet<u64> = candidates.iter().map(|mount| mount.unique_id()).collect();
+    let (candidates, unlocked) =
+        if propagates { candidates(locks, &removed)? } else { (Vec::new(), Vec::new()) };
     for candidate in &candidates {
-        fates.decide(locks, candidate, &eligible);
+        decide(locks, candidate);
     }
-    let along = in_order(locks, &removed, candidates.into_iter().rev().filter(|mount| fates.goes(mount)));
-    let leaving: Vec<Arc<Mount<D>>> = removed.into_iter().chain(along).collect();
+    let mut leaving = removed;
+    leave_in_order(locks, &mut leaving, candidates);
     let missing = missing_groups(locks, &leaving);
     if !missing.is_empty() {
         return Err(Retry::With(missing));
     }
     locks.reserve_ended(leaving.len())?;
-    let mut going = Vec::new();
-    going.try_reserve_exact(leaving.len()).map_err(|_| Error::NoMemory)?;
-    for mount in departing(locks, &leaving, &fates) {
-        let slides = match survivor(locks, &mount, &fates) {
-            Some(upper) => {
-                let parent =
-                    Arc::clone(locks.parent(&mount).expect("only attached mounts have counterparts"));
-                let dentry = Arc::clone(locks.mountpoint(&mount).expect("it has a parent"));
-                let joint = locks.prepare(&upper, &parent, &dentry)?;
-                Some((upper, joint))
-            }
-            None => None,
-        };
-        going.push(Going { mount, slides });
+    let mut sliding = Vec::new();
+    let mut nested = false;
+    for mount in &leaving {
+        if locks.is_leaf(mount) {
+            continue;
+        }
+        nested = true;
+        let Some(upper) = locks.overmount(mount).filter(|upper| !goes(locks, upper)) else { continue };
+        let bottom = bottom(locks, mount);
+        let parent = Arc::clone(locks.parent(bottom).expect("only attached mounts have counterparts"));
+        let dentry = Arc::clone(locks.mountpoint(bottom).expect("it has a parent"));
+        let joint = locks.prepare(&upper, &parent, &dentry)?;
+        sliding.push((upper, joint));
     }
-    Ok(Plan { leaving, going })
+    let going = if nested { Some(children_first(locks, &leaving)) } else { None };
+    Ok(Plan { leaving, going, sliding, unlocked })
 }
 
-/// `along`, the counterparts that go, in the order in which they leave the graph: first those on which nothing is left
-/// when their turn comes, then the others, each followed by those of its ancestors that are still there.
-fn in_order<D: Dentry>(
-    locks: &WriteSet<D>,
-    removed: &[Arc<Mount<D>>],
-    along: impl Iterator<Item = Arc<Mount<D>>>,
-) -> Vec<Arc<Mount<D>>> {
-    let mut gone: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
-    let mut order = Vec::new();
+/// Adds to `leaving` those of `candidates`, from the last, that go, in the order in which they leave the graph: first
+/// those that are not locked and on which nothing is left when their turn comes, then the others, each followed by
+/// those of its ancestors that go with it.
+fn leave_in_order<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    leaving: &mut Vec<Arc<Mount<D>>>,
+    candidates: Vec<Arc<Mount<D>>>,
+) {
+    let locked = |locks: &WriteSet<D>, mount: &Mount<D>| {
+        locks.is_locked(mount) && locks.marks(mount) & mark::UNLOCKED == 0
+    };
     let mut later = Vec::new();
-    for mount in along {
-        if locks.children(&mount).all(|child| gone.contains(&child.unique_id())) {
-            gone.insert(mount.unique_id());
-            order.push(mount);
+    for mount in candidates.into_iter().rev() {
+        if locks.marks(&mount) & mark::WILLING == 0 {
+            continue;
+        }
+        if !locked(locks, &mount) && locks.children(&mount).all(|child| goes(locks, child)) {
+            locks.mark(&mount, mark::GOES);
+            leaving.push(mount);
         } else {
+            locks.mark(&mount, mark::WAITS);
             later.push(mount);
         }
     }
-    let mut waiting: BTreeSet<u64> = later.iter().map(|mount| mount.unique_id()).collect();
     for mount in later {
+        let mut chain = Vec::new();
         let mut at = Some(mount);
-        while let Some(mount) = at.filter(|mount| waiting.remove(&mount.unique_id())) {
+        while let Some(mount) = at.clone().filter(|mount| locks.marks(mount) & mark::WAITS != 0) {
             at = locks.parent(&mount).cloned();
-            order.push(mount);
+            chain.push(mount);
         }
-    }
-    order
-}
-
-/// The counterparts of `removed` in the receivers of their parents, each once.
-fn candidates<D: Dentry>(
-    locks: &WriteSet<D>,
-    removed: &[Arc<Mount<D>>],
-) -> Result<Vec<Arc<Mount<D>>>, Retry<D>> {
-    let mut seen: BTreeSet<u64> = removed.iter().map(|mount| mount.unique_id()).collect();
-    let mut found = Vec::new();
-    let mut missing = Vec::new();
-    for mount in removed {
-        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)) else { continue };
-        let on = locks.mountpoint(mount).expect("it has a parent");
-        match depth_first(locks, parent) {
-            Err(closure) => missing.push(closure),
-            Ok(receivers) => found.extend(
-                receivers
-                    .iter()
-                    .filter_map(|receiver| locks.child_at(receiver, on))
-                    .filter(|mount| seen.insert(mount.unique_id())),
-            ),
-        }
-    }
-    if missing.is_empty() { Ok(found) } else { Err(Retry::With(missing)) }
-}
-
-#[derive(Clone, Copy)]
-struct Fate {
-    goes: bool,
-    /// It and everything below it goes.
-    wholly: bool,
-}
-
-struct Fates {
-    known: BTreeMap<u64, Fate>,
-}
-
-impl Fates {
-    fn goes<D: Dentry>(&self, mount: &Mount<D>) -> bool {
-        self.known.get(&mount.unique_id()).is_some_and(|fate| fate.goes)
-    }
-
-    /// Decides about `candidate` and every candidate below it, children first, without recursion.
-    fn decide<D: Dentry>(
-        &mut self,
-        locks: &WriteSet<D>,
-        candidate: &Arc<Mount<D>>,
-        eligible: &BTreeSet<u64>,
-    ) {
-        let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
-        while let Some((mount, children_decided)) = waiting.pop() {
-            let id = mount.unique_id();
-            if self.known.contains_key(&id) {
-                continue;
-            }
-            if !eligible.contains(&id) {
-                // It stays; what is below it is no concern of those above it.
-                self.known.insert(id, Fate { goes: false, wholly: false });
-            } else if !children_decided {
-                waiting.push((Arc::clone(&mount), true));
-                waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
-            } else {
-                let wholly = |child: &Arc<Mount<D>>| self.known[&child.unique_id()].wholly;
-                let on_root = |child: &Arc<Mount<D>>| {
-                    locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
-                };
-                let goes = locks.children(&mount).all(|child| on_root(child) || wholly(child));
-                let wholly = goes && locks.children(&mount).all(wholly);
-                self.known.insert(id, Fate { goes, wholly });
-            }
+        let end = if at.is_some_and(|above| goes(locks, &above)) {
+            chain.len()
+        } else {
+            chain.iter().rposition(|mount| !locked(locks, mount)).map_or(0, |highest| highest + 1)
+        };
+        for mount in chain.drain(..end) {
+            locks.unmark(&mount, mark::WAITS);
+            locks.mark(&mount, mark::GOES);
+            leaving.push(mount);
         }
     }
 }
 
-/// The first mount of the stack on `mount`'s root that stays.
-fn survivor<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, fates: &Fates) -> Option<Arc<Mount<D>>> {
-    core::iter::successors(locks.overmount(mount), |upper| locks.overmount(upper))
-        .find(|upper| !fates.goes(upper))
+/// The lowest mount of the stack of those that go that `mount`, which goes, is in.
+fn bottom<'a, D: Dentry>(locks: &'a WriteSet<D>, mount: &'a Arc<Mount<D>>) -> &'a Arc<Mount<D>> {
+    let below = |mount: &&'a Arc<Mount<D>>| {
+        let (parent, on) = (locks.parent(mount)?, locks.mountpoint(mount)?);
+        (goes(locks, parent) && Arc::ptr_eq(on, parent.root())).then_some(parent)
+    };
+    core::iter::successors(Some(mount), below).last().expect("it begins with one")
 }
 
 /// `leaving` with children before parents.
-///
-/// What slides down comes last among the children of its new parent, so the order of those is that of `leaving`: of the
-/// mounts on whose roots they were. Mounts that go and hang together leave one place between them, so one at most slides
-/// into it.
-fn departing<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>], fates: &Fates) -> Vec<Arc<Mount<D>>> {
-    let lowest = |mount: &Arc<Mount<D>>| {
-        let above = core::iter::successors(Some(mount), |mount| locks.parent(mount));
-        let going = above.take_while(|mount| fates.goes(mount));
-        going.fold((0, 0), |(count, _), mount| (count + 1, mount.unique_id()))
-    };
-    let mut ranks: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut keyed = Vec::new();
-    for (rank, mount) in leaving.iter().enumerate() {
-        let (depth, root) = lowest(mount);
-        if locks.overmount(mount).is_some_and(|upper| !fates.goes(&upper)) {
-            ranks.insert(root, rank);
+fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> Vec<Arc<Mount<D>>> {
+    // How many children of each are still to come.
+    let mut children: HashMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
+    for parent in leaving.iter().filter_map(|mount| locks.parent(mount)) {
+        if let Some(count) = children.get_mut(&parent.unique_id()) {
+            *count += 1;
         }
-        keyed.push((root, depth, mount));
     }
-    keyed.sort_by_key(|(root, depth, _)| (ranks.get(root), *root, core::cmp::Reverse(*depth)));
-    keyed.into_iter().map(|(_, _, mount)| Arc::clone(mount)).collect()
+    let mut going: Vec<_> =
+        leaving.iter().filter(|mount| children[&mount.unique_id()] == 0).cloned().collect();
+    let mut next = 0;
+    while let Some(mount) = going.get(next) {
+        next += 1;
+        let Some(parent) = locks.parent(mount) else { continue };
+        let Some(count) = children.get_mut(&parent.unique_id()) else { continue };
+        *count -= 1;
+        if *count == 0 {
+            going.push(Arc::clone(parent));
+        }
+    }
+    going
+}
+
+/// The counterparts of `removed` in the receivers of their parents, each once; and those of the first, which is the top,
+/// that lose their lock.
+#[expect(clippy::type_complexity, reason = "two lists of mounts")]
+fn candidates<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    removed: &[Arc<Mount<D>>],
+) -> Result<(Vec<Arc<Mount<D>>>, Vec<Arc<Mount<D>>>), Retry<D>> {
+    let mut found = Vec::new();
+    let mut unlocked = Vec::new();
+    let mut missing = Vec::new();
+    for (index, mount) in removed.iter().enumerate() {
+        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)).cloned() else { continue };
+        let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
+        let receivers = match depth_first(locks, &parent) {
+            Ok(receivers) => receivers,
+            Err(closure) => {
+                missing.push(closure);
+                continue;
+            }
+        };
+        for receiver in &receivers {
+            let Some(counterpart) = locks.child_at(receiver, &on) else { continue };
+            if index == 0 && locks.is_locked(&counterpart) {
+                locks.mark(&counterpart, mark::UNLOCKED);
+                unlocked.push(Arc::clone(&counterpart));
+            }
+            if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) == 0 {
+                locks.mark(&counterpart, mark::CANDIDATE);
+                found.push(counterpart);
+            }
+        }
+    }
+    if missing.is_empty() { Ok((found, unlocked)) } else { Err(Retry::With(missing)) }
+}
+
+/// Decides whether `candidate`, and every candidate below it, could go, children first, without recursion.
+fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) {
+    if locks.is_leaf(candidate) {
+        return locks.mark(candidate, mark::DECIDED | mark::WILLING | mark::WHOLLY);
+    }
+    let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
+    while let Some((mount, children_decided)) = waiting.pop() {
+        let marks = locks.marks(&mount);
+        if marks & mark::DECIDED != 0 {
+            continue;
+        }
+        if marks & mark::CANDIDATE == 0 {
+            // It stays; what is below it is no concern of those above it.
+            locks.mark(&mount, mark::DECIDED);
+        } else if !children_decided {
+            waiting.push((Arc::clone(&mount), true));
+            waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
+        } else {
+            let wholly = |child: &Arc<Mount<D>>| locks.marks(child) & mark::WHOLLY != 0;
+            let on_root = |child: &Arc<Mount<D>>| {
+                locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
+            };
+            let willing = locks.children(&mount).all(|child| on_root(child) || wholly(child));
+            let wholly = willing && locks.children(&mount).all(wholly);
+            let mut marks = mark::DECIDED;
+            if willing {
+                marks |= mark::WILLING;
+            }
+            if wholly {
+                marks |= mark::WHOLLY;
+            }
+            locks.mark(&mount, marks);
+        }
+    }
 }
 
 /// Removes them. Returns how many.
-fn commit<D: Dentry>(locks: &mut WriteSet<D>, Plan { leaving, going }: Plan<D>, how: Leave) -> usize {
-    let count = going.len();
-    let goes: BTreeSet<u64> = leaving.iter().map(|mount| mount.unique_id()).collect();
+fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
+    let Plan { leaving, going, sliding, unlocked } = plan;
+    unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
     for mount in &leaving {
-        leave_graph(locks, mount, |peer| !goes.contains(&peer.unique_id()));
+        leave_graph(locks, mount, |locks, peer| !goes(locks, peer));
     }
-    let mut changes: BTreeMap<_, (Arc<MntNamespace<D>>, usize)> = BTreeMap::new();
-    for Going { mount, slides } in &going {
+    let going = going.unwrap_or(leaving);
+    let mut changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]> = SmallVec::new();
+    for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
         let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
-        let weight = if slides.is_some() { 2 } else { 1 };
-        changes.entry(ns.id()).or_insert_with(|| (Arc::clone(ns), 0)).1 += weight;
+        match changes.last_mut() {
+            // Those of one namespace come one after the other, mostly.
+            Some((last, count)) if Arc::ptr_eq(last, ns) => *count += 1,
+            _ => changes.push((Arc::clone(ns), 1)),
+        }
     }
+    changes.sort_unstable_by_key(|(ns, _)| ns.id());
+    changes.dedup_by(|next, kept| {
+        let same = Arc::ptr_eq(&next.0, &kept.0);
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
     let guard = pin();
-    for (ns, weight) in changes.values() {
-        if *weight > 1 {
+    for (ns, count) in &changes {
+        if *count > 1 {
             locks.begin(ns, &guard);
         }
     }
-    for Going { mount, slides } in going {
-        match slides {
-            Some((upper, joint)) => locks.leave_beneath(&mount, how, &upper, joint, &guard),
-            None => locks.leave(&mount, how, &guard),
-        }
+    // In the order in which what they are on leaves: each comes last among the children of its new parent. Its place is
+    // still taken for a moment, in the window.
+    for (upper, joint) in sliding {
+        locks.rehang(&upper, joint, &guard);
+    }
+    for mount in &going {
+        let with_parent = || locks.parent(mount).is_some_and(|parent| goes(locks, parent));
+        let how = match manner {
+            Manner::Now => Leave::Dead,
+            Manner::Lazily if locks.is_locked(mount) && with_parent() => Leave::Connected,
+            Manner::AsOne if with_parent() => Leave::Connected,
+            Manner::Lazily | Manner::AsOne => Leave::Detached,
+        };
+        locks.leave(mount, how, &guard);
     }
     locks.end();
-    count
+    going.len()
 }

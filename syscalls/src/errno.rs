@@ -1,6 +1,7 @@
 //! Error numbers, and what the lower crates' errors are in them.
 
 use linux_raw_sys::errno;
+use mnt_table::user_ns::TooMany;
 use mnt_table::walk::WalkError;
 
 /// A Linux error number, positive.
@@ -27,7 +28,10 @@ macro_rules! names {
     };
 }
 
-names! { EAGAIN EBUSY EEXIST EINVAL ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTEMPTY EPERM EROFS EXDEV }
+names! {
+    E2BIG EACCES EAGAIN EBADF EBUSY EEXIST EFAULT EINVAL ELOOP EMFILE EMSGSIZE ENAMETOOLONG ENFILE ENODATA ENODEV ENOENT
+    ENOMEM ENOSPC ENOSYS ENOTBLK ENOTDIR ENOTEMPTY ENOTTY EOPNOTSUPP EOVERFLOW EPERM EROFS ESRCH EXDEV
+}
 
 impl Errno {
     /// The number.
@@ -59,6 +63,12 @@ impl From<WalkError> for Errno {
     }
 }
 
+impl From<TooMany> for Errno {
+    fn from(TooMany: TooMany) -> Self {
+        Errno::ENOSPC
+    }
+}
+
 impl From<propagate::Error> for Errno {
     fn from(error: propagate::Error) -> Self {
         match error {
@@ -68,6 +78,7 @@ impl From<propagate::Error> for Errno {
             propagate::Error::Loop => Errno::ELOOP,
             propagate::Error::NotDirectory => Errno::ENOTDIR,
             propagate::Error::Limit => Errno::ENOSPC,
+            propagate::Error::Permission => Errno::EPERM,
             propagate::Error::NoMemory => Errno::ENOMEM,
         }
     }

@@ -1,62 +1,70 @@
 //! The Linux mount ABI over a small trait for the kernel around it.
 //!
-//! Each call takes the [`Task`] that makes it and the arguments as they come from user space, checks them in Linux's
-//! order, walks its paths, and hands the change to the `propagate` crate. Numbers and flags are the ABI's own, from
-//! `linux-raw-sys`.
+//! A kernel implements [`Kernel`] and hands raw registers to [`abi::dispatch`]. Each call takes the [`Task`] that makes it
+//! and the arguments as they come from user space, checks them in Linux's order, walks its paths, and hands the change to
+//! the `propagate` crate. Numbers, flags and structures are the ABI's own, from `linux-raw-sys`.
 //!
-//! | module | calls |
+//! | module | what |
 //! |---|---|
-//! | [`mount`] | `mount(2)`: new mounts, bind, move, remount of a bind, propagation type |
+//! | [`abi`] | system calls from raw registers |
+//! | [`kernel`], [`file_system`], [`user_memory`] | what the kernel around this crate gives |
+//! | [`task`], [`credentials`], [`mod@file`] | who calls, with which rights, and what descriptors refer to |
+//! | [`mount`] | `mount(2)`: new mounts, bind, move, remount, propagation type |
 //! | [`umount`] | `umount2(2)` |
 //! | [`pivot_root`] | `pivot_root(2)` |
-//! | [`task`] | `chroot(2)`, `chdir(2)`, `unshare(CLONE_NEWNS)`, and the end of a task |
+//! | [`namespaces`], [`nsfs`] | `unshare(2)`, `setns(2)`, `clone(2)`; ioctls of namespace files |
+//! | [`context`], [`fsopen`] | file system contexts; `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`, `fspick(2)` |
+//! | [`open_tree`], [`move_mount`], [`setattr`] | `open_tree(2)`, `open_tree_attr(2)`; `move_mount(2)`; `mount_setattr(2)` |
+//! | [`attributes`], [`sysctl`] | flags of mounts in all their spellings; `fs.mount-max` |
 //! | [`entry`] | mounts elsewhere on an entry that `rmdir(2)` and its like remove |
-//! | [`listing`] | the lines of `/proc/PID/mountinfo` |
-//! | [`mountinfo`] | the text of such a line |
+//! | [`statmount`], [`listmount`] | `statmount(2)`, `listmount(2)` |
+//! | [`listing`], [`mounts_file`] | what `/proc/PID/mountinfo`, `mounts` and `mountstats` show; open ones |
+//! | [`mountinfo`] | the text of their lines |
+//! | [`access`] | what a mount lets a task do with files |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod abi;
+pub mod access;
+pub mod attributes;
+pub mod context;
+pub mod credentials;
+mod detached;
 pub mod entry;
 pub mod errno;
+pub mod file;
+pub mod file_system;
+pub mod fsopen;
+mod ids;
+pub mod kernel;
 pub mod listing;
+pub mod listmount;
 pub mod mount;
+mod mount_query;
 pub mod mountinfo;
+pub mod mounts_file;
+pub mod move_mount;
+pub mod namespaces;
+pub mod nsfs;
+pub mod open_tree;
+mod path;
+mod paths;
 pub mod pivot_root;
+mod scope;
+pub mod setattr;
+pub mod statmount;
+pub mod sysctl;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod umount;
+pub mod user_memory;
 
+pub use credentials::Credentials;
 pub use errno::Errno;
+pub use file::File;
+pub use file_system::FileSystems;
+pub use kernel::{Kernel, Show};
 pub use task::Task;
-
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-
-use mnt_table::Dentry;
-use mnt_table::dentry::SuperBlockRef;
-
-/// `fs.mount-max`: mounts that one namespace can have.
-pub const MOUNTS_MAX: usize = 100_000;
-
-/// The file systems of the kernel around this crate.
-pub trait FileSystems<D: Dentry>: Sync {
-    /// An instance of the type `fs_type` for `source` and the options `data`: a new one, or the one that is there.
-    ///
-    /// # Errors
-    /// `ENODEV`: no such type. Whatever the file system says of source and options.
-    fn get_tree(&self, fs_type: &[u8], source: Option<&[u8]>, data: &[u8])
-    -> Result<SuperBlockRef<D>, Errno>;
-}
-
-/// What mountinfo shows of a mount's superblock; asked with the root dentry of the mount.
-pub trait Show<D: Dentry> {
-    /// Major and minor device number.
-    fn device(&self, root: &Arc<D>) -> (u32, u32);
-    /// The type's name.
-    fn fs_type(&self, root: &Arc<D>) -> Vec<u8>;
-    /// The superblock's options as a mount with this root shows them, beginning with `ro` or `rw`.
-    fn options(&self, root: &Arc<D>) -> Vec<u8>;
-    /// A name that stands instead of the path of the root dentry, such as `mnt:[4026531840]`.
-    fn root_name(&self, root: &Arc<D>) -> Option<Vec<u8>>;
-}

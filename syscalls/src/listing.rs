@@ -1,19 +1,19 @@
-//! The lines of `/proc/PID/mountinfo`: which mounts a task sees, where, and with which tags.
+//! What `/proc/PID/mountinfo` and its like show: which mounts a reader sees, where, and with which tags.
 //!
-//! Taken under the namespace's lock, so a listing is one moment; and under the locks of the groups up the chains of
-//! masters, to tell the dominating group (`propagate_from`).
+//! Taken under the namespace's lock, so a listing is one moment of the namespace.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use mnt_table::mount::MountFlags;
 use mnt_table::namespace::MntNamespace;
-use mnt_table::{Dentry, Group, Guard, LockPlan, Missing, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Guard, Mount, WriteSet, pin};
+use propagate::dominating::Dominating;
 use propagate::pivot_root::{Position, is_reachable};
-use propagate::{Retry, with_locks};
 
+use crate::attributes::to_options;
 use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
+use crate::paths::{path_from, root_path};
 use crate::{Errno, Show, Task};
 
 /// What mountinfo shows to `task`, in order of creation.
@@ -21,63 +21,59 @@ use crate::{Errno, Show, Task};
 /// # Errors
 /// `ENOMEM`.
 pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
-    let ns = task.namespace();
-    Ok(with_locks(LockPlan::new(&ns), |locks| list(locks, &ns, &task.fs().root(), show))?)
+    let (ns, fs) = (task.namespace(), task.fs());
+    let lines = list(&WriteSet::one(&ns), &ns, &fs.root(), show, (0, usize::MAX));
+    Ok(lines.into_iter().map(|line| line.info).collect())
 }
 
-fn list<D: Dentry>(
+/// A line, and what it was made of.
+pub(crate) struct Line<D: Dentry> {
+    pub(crate) unique_id: u64,
+    pub(crate) root: Arc<D>,
+    pub(crate) info: MountInfo,
+}
+
+/// The first `max` lines of mounts from the unique id `first` on.
+pub(crate) fn list<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
     root: &Position<D>,
-    show: &impl Show<D>,
-) -> Result<Vec<MountInfo>, Retry<D>> {
+    show: &(impl Show<D> + ?Sized),
+    (first, max): (u64, usize),
+) -> Vec<Line<D>> {
     let guard = pin();
-    let mut visible = Vec::new();
-    // Groups with a member that this reader sees.
-    let mut groups: BTreeMap<u64, u32> = BTreeMap::new();
-    for mount in locks.mounts(ns) {
-        let top = (Arc::clone(mount), Arc::clone(mount.root()));
-        if is_reachable(locks, &top, root) {
-            if let Some((group, _)) = mount.propagation().peers {
-                groups.insert(group.stamp(), group.id());
-            }
-            visible.push(mount);
-        }
-    }
-    let mut missing = Vec::new();
-    let mut lines = Vec::new();
-    for mount in visible {
-        match propagate_from(locks, mount, &groups) {
-            Ok(from) => lines.push(line(locks, mount, root, from, show, &guard)),
-            Err(group) => missing.push(Missing::Group(group)),
-        }
-    }
-    if missing.is_empty() { Ok(lines) } else { Err(Retry::With(missing)) }
+    let wanted = locks.mounts_from(ns, first).filter(|mount| is_visible(locks, mount, root)).take(max);
+    let mut groups = None;
+    let lines = wanted.map(|mount| {
+        // The groups that the reader sees matter to slaves only.
+        let from = mount
+            .propagation()
+            .master
+            .and_then(|_| groups.get_or_insert_with(|| dominating(&visible(locks, ns, root))).of(mount));
+        line(locks, mount, root, from, show, &guard)
+    });
+    lines.collect()
 }
 
-/// The dominating group of a slave: the first one up the chain of masters that the reader sees, if it is not the direct
-/// master's. An error names a group that must be locked to look further.
-fn propagate_from<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Mount<D>,
-    groups: &BTreeMap<u64, u32>,
-) -> Result<Option<u32>, Arc<Group<D>>> {
-    let Some(direct) = mount.propagation().master.map(|link| link.group) else { return Ok(None) };
-    let mut at = Arc::clone(&direct);
-    loop {
-        if let Some(id) = groups.get(&at.stamp()) {
-            return Ok((at.stamp() != direct.stamp()).then_some(*id));
-        }
-        if !locks.holds_group(&at) {
-            return Err(at);
-        }
-        let members = &locks.group(&at).members;
-        let above = members.first().and_then(|first| members.get(first).mount.propagation().master);
-        match above {
-            Some(link) => at = link.group,
-            None => return Ok(None),
-        }
-    }
+/// The mounts of `ns` whose roots can be reached from `root`, in order of creation.
+pub(crate) fn visible<'l, D: Dentry>(
+    locks: &'l WriteSet<D>,
+    ns: &MntNamespace<D>,
+    root: &Position<D>,
+) -> Vec<&'l Arc<Mount<D>>> {
+    locks.mounts(ns).filter(|mount| is_visible(locks, mount, root)).collect()
+}
+
+/// Whether the root of `mount` can be reached from `root`.
+pub(crate) fn is_visible<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, root: &Position<D>) -> bool {
+    is_reachable(locks, &(Arc::clone(mount), Arc::clone(mount.root())), root)
+}
+
+/// The groups that somebody sees who sees `visible`.
+pub(crate) fn dominating<D: Dentry>(visible: &[&Arc<Mount<D>>]) -> Dominating {
+    let mut dominating = Dominating::default();
+    visible.iter().for_each(|mount| dominating.sees(mount));
+    dominating
 }
 
 fn line<D: Dentry>(
@@ -85,19 +81,21 @@ fn line<D: Dentry>(
     mount: &Arc<Mount<D>>,
     root: &Position<D>,
     propagate_from: Option<u32>,
-    show: &impl Show<D>,
+    show: &(impl Show<D> + ?Sized),
     guard: &Guard,
-) -> MountInfo {
+) -> Line<D> {
     let (major, minor) = show.device(mount.root());
     let here = mount.propagation();
-    MountInfo {
+    let mut options = to_options(mount.flags());
+    options.set(OptionFlags::IDMAPPED, mount.idmap().is_some());
+    let info = MountInfo {
         id: mount.id(),
         parent: locks.parent(mount).unwrap_or(mount).id(),
         major,
         minor,
         root: show.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
         mountpoint: path_from(locks, mount, root, guard),
-        options: MountOptions::new(option_flags(mount.flags())),
+        options: MountOptions::new(options),
         tags: PropagationTags {
             shared: here.peers.map(|(group, _)| group.id()),
             master: here.master.map(|link| link.group.id()),
@@ -105,73 +103,18 @@ fn line<D: Dentry>(
             unbindable: locks.is_unbindable(mount),
         },
         fs_type: show.fs_type(mount.root()),
-        source: mount.source().to_vec(),
+        source: source(mount, show),
         super_options: show.options(mount.root()),
-    }
+    };
+    Line { unique_id: mount.unique_id(), root: Arc::clone(mount.root()), info }
 }
 
-fn option_flags(flags: MountFlags) -> OptionFlags {
-    let named = [
-        (MountFlags::READONLY, OptionFlags::RDONLY),
-        (MountFlags::NOSUID, OptionFlags::NOSUID),
-        (MountFlags::NODEV, OptionFlags::NODEV),
-        (MountFlags::NOEXEC, OptionFlags::NOEXEC),
-        (MountFlags::NOATIME, OptionFlags::NOATIME),
-        (MountFlags::NODIRATIME, OptionFlags::NODIRATIME),
-        (MountFlags::RELATIME, OptionFlags::RELATIME),
-        (MountFlags::NOSYMFOLLOW, OptionFlags::NOSYMFOLLOW),
-    ];
-    named.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word).collect()
+/// What was mounted, as the mounting call or the file system names it.
+pub(crate) fn source<D: Dentry>(mount: &Mount<D>, show: &(impl Show<D> + ?Sized)) -> Vec<u8> {
+    show.source(mount.root()).unwrap_or_else(|| mount.source().to_vec())
 }
 
 /// A mount's flags from the words of a mountinfo line.
 pub fn flags_of(options: OptionFlags) -> MountFlags {
-    MountFlags::all().iter().filter(|flag| options.contains(option_flags(*flag))).collect()
-}
-
-/// The path of a dentry in its file system.
-fn root_path<D: Dentry>(dentry: &Arc<D>, guard: &Guard) -> Vec<u8> {
-    let mut names = Vec::new();
-    climb(dentry, None, &mut names, guard);
-    let mut path = join(names);
-    if dentry.is_removed() {
-        path.extend_from_slice(b"//deleted");
-    }
-    path
-}
-
-/// The path from `root` to the root of `mount`, which is reachable from there.
-fn path_from<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Arc<Mount<D>>,
-    root: &Position<D>,
-    guard: &Guard,
-) -> Vec<u8> {
-    let mut names = Vec::new();
-    let mut at = mount;
-    while !Arc::ptr_eq(at, &root.0) {
-        let (Some(parent), Some(on)) = (locks.parent(at), locks.mountpoint(at)) else { break };
-        let stop = if Arc::ptr_eq(parent, &root.0) { &root.1 } else { parent.root() };
-        climb(on, Some(stop), &mut names, guard);
-        at = parent;
-    }
-    join(names)
-}
-
-/// Pushes the names from `from` up to, and without, `to` or the root of the file system.
-fn climb<D: Dentry>(from: &Arc<D>, to: Option<&Arc<D>>, names: &mut Vec<Vec<u8>>, guard: &Guard) {
-    let mut at: &Arc<D> = from;
-    while to.is_none_or(|to| !Arc::ptr_eq(at, to)) {
-        let Some((name, parent)) = at.parent(guard) else { break };
-        names.push(name.to_vec());
-        at = parent;
-    }
-}
-
-/// A path of `names`, which begin with the last.
-fn join(names: Vec<Vec<u8>>) -> Vec<u8> {
-    if names.is_empty() {
-        return b"/".to_vec();
-    }
-    names.into_iter().rev().flat_map(|name| [b"/".to_vec(), name].concat()).collect()
+    MountFlags::USER.iter().filter(|flag| options.contains(to_options(*flag))).collect()
 }

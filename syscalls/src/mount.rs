@@ -1,23 +1,33 @@
 //! mount(2).
 //!
-//! The operation is chosen by the first of these flags that is set: REMOUNT with BIND, BIND, one of the propagation types,
-//! MOVE; otherwise it is a new mount. The target is walked first, and under the locks moved to the top of what is
-//! mounted there.
+//! The operation is chosen by the first of these that is set (3.2): REMOUNT with BIND, REMOUNT, BIND, one of the
+//! propagation types, MOVE; otherwise it is a new mount. The target is walked first, and under the locks moved to the top
+//! of what is mounted there.
+//!
+//! Numbers in comments are rows of the ordered checks that mount(2) makes.
 
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::mount::MountFlags;
-use mnt_table::namespace::MntNamespace;
 use mnt_table::walk::{Last, walk_to_change};
-use mnt_table::{Dentry, LockPlan, Mount, MountSpec, WriteSet};
-use propagate::attach::{What, attach};
-use propagate::copy_tree::{Extent, NewTree, copy_tree, make_siblings, members, places};
-use propagate::graph::{PropagationType, change_type, is_shared, missing_groups};
+use mnt_table::{Dentry, MntNamespace, Mount, WriteSet};
+use propagate::Error;
+use propagate::attach::Rules;
 use propagate::pivot_root::{Position, top_of};
-use propagate::{Error, Retry, with_locks};
 
-use crate::{Errno, FileSystems, MOUNTS_MAX, Task};
+use crate::user_memory::Text;
+use crate::{Errno, FileSystems, Task, sysctl};
+
+mod bind;
+mod change_type;
+mod create;
+pub(crate) mod move_tree;
+mod remount;
+pub(crate) mod revealing;
+
+pub use crate::attributes::from_ms as mount_flags;
+pub(crate) use bind::{CopyFrom, copy};
+pub(crate) use change_type::{change_types, type_of};
 
 /// What a mount call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,249 +36,113 @@ pub struct Done {
     pub propagated: usize,
 }
 
+/// A mount call: who makes it, where, and with which flags.
+struct Call<'a, D: Dentry> {
+    task: &'a Task<D>,
+    ns: Arc<MntNamespace<D>>,
+    target: Position<D>,
+    flags: u32,
+}
+
 /// mount(2), with strings as user space gave them.
 ///
 /// # Errors
 /// As mount(2) says, in Linux's order.
-pub fn mount<D: Dentry>(
+pub fn mount<'a, D: Dentry>(
     task: &Task<D>,
     kernel: &impl FileSystems<D>,
     source: Option<&[u8]>,
-    target: &[u8],
+    target: impl Into<Text<'a>>,
     fs_type: Option<&[u8]>,
-    flags: u32,
+    flags: impl Into<u64>,
     data: &[u8],
 ) -> Result<Done, Errno> {
-    let target = walk_to_change(task.fs(), target, Last::Follow)?;
-    let flags = if flags & abi::MS_MGC_MSK == abi::MS_MGC_VAL { flags & !abi::MS_MGC_MSK } else { flags };
-    if flags & abi::MS_NOUSER != 0 {
-        return Err(Errno::EINVAL);
-    }
+    let target = walk_to_change(&task.fs(), &target.into().read()?, Last::Follow)?;
+    let flags = known_flags(flags.into())?;
+    task.may_mount()?;
     let ns = task.namespace();
     ns.make_room().map_err(Error::from)?;
-    if flags & abi::MS_REMOUNT != 0 {
-        // The superblock's own flags are not the table's; what a mount has of them is the per-mount part.
-        return set_flags(&ns, &target, flags);
-    }
-    if flags & abi::MS_BIND != 0 {
-        return bind(task, &ns, source, &target, flags & abi::MS_REC != 0);
-    }
+    let call = Call { task, ns, target, flags };
     let types = abi::MS_SHARED | abi::MS_PRIVATE | abi::MS_SLAVE | abi::MS_UNBINDABLE;
-    if flags & types != 0 {
-        return set_type(&ns, &target, flags);
+    let has = |flag| flags & flag != 0;
+    if has(abi::MS_REMOUNT) && has(abi::MS_BIND) {
+        remount::mount(&call)
+    } else if has(abi::MS_REMOUNT) {
+        remount::super_block(&call, kernel, data)
+    } else if has(abi::MS_BIND) {
+        bind::bind(&call, source)
+    } else if has(types) {
+        change_type::change_type(&call)
+    } else if has(abi::MS_MOVE) {
+        let source = source_path(task, source)?;
+        move_tree::move_tree(task, &source, &call.target, move_tree::How::OnTop)
+    } else {
+        create::create(&call, kernel, fs_type, source, data)
     }
-    if flags & abi::MS_MOVE != 0 {
-        return move_mount(task, &ns, source, &target);
-    }
-    let fs_type = fs_type.ok_or(Errno::EINVAL)?;
-    let instance = kernel.get_tree(fs_type, source, data)?;
-    let source = match source {
-        Some(source) => Arc::from(source),
-        None => Arc::from(&b"none"[..]),
-    };
-    let flags = mount_flags(flags);
-    new_mount(&ns, instance.root(), source, flags, &target).map_err(Errno::from)
 }
 
-/// The per-mount flags in the flags of mount(2).
-pub fn mount_flags(flags: u32) -> MountFlags {
-    let mut found = MountFlags::RELATIME;
-    if flags & abi::MS_NOATIME != 0 {
-        found = MountFlags::NOATIME;
-    }
-    let named = [
-        (abi::MS_RDONLY, MountFlags::READONLY),
-        (abi::MS_NOSUID, MountFlags::NOSUID),
-        (abi::MS_NODEV, MountFlags::NODEV),
-        (abi::MS_NOEXEC, MountFlags::NOEXEC),
-        (abi::MS_NODIRATIME, MountFlags::NODIRATIME),
-        (abi::MS_NOSYMFOLLOW, MountFlags::NOSYMFOLLOW),
-    ];
-    for (bit, flag) in named {
-        found.set(flag, flags & bit != 0);
-    }
-    if flags & abi::MS_STRICTATIME != 0 {
-        found.remove(MountFlags::RELATIME | MountFlags::NOATIME);
-    }
-    found
+/// The flags that mean something: without the magic number that programs before Linux 2.4 give.
+///
+/// # Errors
+/// `EINVAL`: the sign bit, which programs may have extended, or above.
+fn known_flags(flags: u64) -> Result<u32, Errno> {
+    let magic = flags & u64::from(abi::MS_MGC_MSK) == u64::from(abi::MS_MGC_VAL);
+    let flags = if magic { flags & u64::from(!abi::MS_MGC_MSK) } else { flags };
+    u32::try_from(flags).ok().filter(|flags| flags & abi::MS_NOUSER == 0).ok_or(Errno::EINVAL)
 }
 
-/// Where something is to be attached: the top of the stack at `target`, if `target` still is in `ns`.
-fn lock_target<D: Dentry>(
+/// What an attach for a caller in `ns` has to keep to.
+pub(crate) fn rules<D: Dentry>(ns: &MntNamespace<D>) -> Rules {
+    Rules { mounts_max: sysctl::mounts_max(), owner: ns.owner().clone() }
+}
+
+/// Where something is to be attached: the top of the stack at `target`.
+///
+/// # Errors
+/// `ENOENT`: the place is gone.
+pub(crate) fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
-    ns: &Arc<MntNamespace<D>>,
     target: &Position<D>,
 ) -> Result<Position<D>, Error> {
     if target.1.is_removed() || !target.0.is_mounted() {
         return Err(Error::NotFound);
     }
-    if !locks.is_in(&target.0, ns) {
-        return Err(Error::Invalid);
-    }
     Ok(top_of(locks, target))
 }
 
-fn new_mount<D: Dentry>(
+/// As [`lock_target`], in `ns`.
+///
+/// # Errors
+/// `ENOENT`: the place is gone. `EINVAL`: it is in another namespace.
+fn lock_own_target<D: Dentry>(
+    locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
-    root: &Arc<D>,
-    source: Arc<[u8]>,
-    flags: MountFlags,
     target: &Position<D>,
-) -> Result<Done, Error> {
-    with_locks(LockPlan::new(ns), |locks| {
-        let (parent, on) = lock_target(locks, ns, target)?;
-        let same = Arc::ptr_eq(parent.super_block(), root.super_block()) && Arc::ptr_eq(parent.root(), &on);
-        if same {
-            return Err(Error::Busy.into());
-        }
-        if root.symlink().is_some() {
-            return Err(Error::Invalid.into());
-        }
-        if root.is_dir() != on.is_dir() {
-            return Err(Error::NotDirectory.into());
-        }
-        let spec = MountSpec { root: Arc::clone(root), flags, source: Arc::clone(&source) };
-        let mount = locks.new_mount(ns, spec)?;
-        let what = What::New(NewTree::single(mount), alloc::vec::Vec::new());
-        Ok(Done { propagated: attach(locks, what, &parent, &on, MOUNTS_MAX)? })
-    })
+) -> Result<Position<D>, Error> {
+    let place = lock_target(locks, target)?;
+    if locks.is_in(&place.0, ns) { Ok(place) } else { Err(Error::Invalid) }
 }
 
 fn source_path<D: Dentry>(task: &Task<D>, source: Option<&[u8]>) -> Result<Position<D>, Errno> {
     match source {
         None | Some(b"") => Err(Errno::EINVAL),
-        Some(source) => Ok(walk_to_change(task.fs(), source, Last::Follow)?),
+        Some(source) => Ok(walk_to_change(&task.fs(), source, Last::Follow)?),
     }
 }
 
-fn bind<D: Dentry>(
-    task: &Task<D>,
-    ns: &Arc<MntNamespace<D>>,
-    source: Option<&[u8]>,
-    target: &Position<D>,
-    recursive: bool,
-) -> Result<Done, Errno> {
-    let (mount, dentry) = source_path(task, source)?;
-    let done = with_locks(LockPlan::new(ns), |locks| {
-        let (parent, on) = lock_target(locks, ns, target)?;
-        if !locks.is_in(&mount, ns) || locks.is_unbindable(&mount) {
-            return Err(Error::Invalid.into());
-        }
-        if dentry.is_dir() != on.is_dir() {
-            return Err(Error::NotDirectory.into());
-        }
-        if dentry.is_removed() {
-            return Err(Error::NotFound.into());
-        }
-        let extent = if recursive { Extent::Bindable } else { Extent::Root };
-        let originals = members(locks, &mount, &dentry, extent);
-        let missing = missing_groups(locks, &originals);
-        if !missing.is_empty() {
-            return Err(Retry::With(missing));
-        }
-        let inside = places(locks, &originals);
-        let mut tree = copy_tree(locks, &originals, &inside, &dentry, ns)?;
-        let mut steps = alloc::vec::Vec::new();
-        make_siblings(locks, &originals, &mut tree, &mut steps);
-        Ok(Done { propagated: attach(locks, What::New(tree, steps), &parent, &on, MOUNTS_MAX)? })
-    });
-    done.map_err(Errno::from)
+/// Whether `dentry` is the root of `mount`.
+pub(crate) fn is_root<D: Dentry>((mount, dentry): &Position<D>) -> bool {
+    Arc::ptr_eq(mount.root(), dentry)
 }
 
-fn move_mount<D: Dentry>(
-    task: &Task<D>,
-    ns: &Arc<MntNamespace<D>>,
-    source: Option<&[u8]>,
-    target: &Position<D>,
-) -> Result<Done, Errno> {
-    let (mount, dentry) = source_path(task, source)?;
-    if !Arc::ptr_eq(mount.root(), &dentry) || dentry.is_dir() != target.1.is_dir() {
-        return Err(Errno::EINVAL);
-    }
-    let done = with_locks(LockPlan::new(ns), |locks| {
-        let (parent, on) = lock_target(locks, ns, target)?;
-        if !locks.is_in(&mount, ns) || locks.is_locked(&mount) {
-            return Err(Error::Invalid.into());
-        }
-        match locks.parent(&mount) {
-            Some(old) if !is_shared(old) => {}
-            _ => return Err(Error::Invalid.into()),
-        }
-        if locks.is_below(&parent, &mount) {
-            // Behind the check for unbindable mounts, as Linux has it.
-            let unbindable = locks.subtree(&mount).iter().any(|mount| locks.is_unbindable(mount));
-            let error = if is_shared(&parent) && unbindable { Error::Invalid } else { Error::Loop };
-            return Err(error.into());
-        }
-        if locks.topmost(&mount).root().is_removed() {
-            return Err(Error::NotFound.into());
-        }
-        Ok(Done { propagated: attach(locks, What::Move(Arc::clone(&mount)), &parent, &on, MOUNTS_MAX)? })
-    });
-    done.map_err(Errno::from)
-}
-
-/// `target` is the root of a mount, which is in `ns`.
-fn own_mount<D: Dentry>(
+/// The mount whose root `target` is, which must be in `ns`.
+///
+/// # Errors
+/// `EINVAL`.
+fn own_mount<'t, D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
-    (mount, dentry): &Position<D>,
-) -> Result<(), Error> {
-    if locks.is_in(mount, ns) && Arc::ptr_eq(mount.root(), dentry) { Ok(()) } else { Err(Error::Invalid) }
-}
-
-fn set_flags<D: Dentry>(ns: &Arc<MntNamespace<D>>, target: &Position<D>, flags: u32) -> Result<Done, Errno> {
-    const TIMES: MountFlags = MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
-    let says_times = abi::MS_NOATIME | abi::MS_NODIRATIME | abi::MS_RELATIME | abi::MS_STRICTATIME;
-    let done = with_locks(LockPlan::new(ns), |locks| {
-        own_mount(locks, ns, target)?;
-        let mut new = mount_flags(flags);
-        if flags & says_times == 0 {
-            // A remount that does not speak of access times leaves them as they are.
-            new = new.difference(TIMES) | target.0.flags().intersection(TIMES);
-        }
-        locks.set_flags(&target.0, new);
-        Ok(Done::default())
-    });
-    done.map_err(Errno::from)
-}
-
-fn set_type<D: Dentry>(ns: &Arc<MntNamespace<D>>, target: &Position<D>, flags: u32) -> Result<Done, Errno> {
-    if !Arc::ptr_eq(target.0.root(), &target.1) {
-        return Err(Errno::EINVAL);
-    }
-    let to = match flags & !(abi::MS_REC | abi::MS_SILENT) {
-        abi::MS_SHARED => PropagationType::Shared,
-        abi::MS_SLAVE => PropagationType::Slave,
-        abi::MS_PRIVATE => PropagationType::Private,
-        abi::MS_UNBINDABLE => PropagationType::Unbindable,
-        _ => return Err(Errno::EINVAL),
-    };
-    let done = with_locks(LockPlan::new(ns), |locks| {
-        own_mount(locks, ns, target)?;
-        let mounts = if flags & abi::MS_REC != 0 {
-            locks.subtree(&target.0)
-        } else {
-            alloc::vec![Arc::clone(&target.0)]
-        };
-        let missing = missing_groups(locks, &mounts);
-        if !missing.is_empty() {
-            return Err(Retry::With(missing));
-        }
-        change_types(locks, &mounts, to)?;
-        Ok(Done::default())
-    });
-    done.map_err(Errno::from)
-}
-
-/// Changes all of `mounts`, parents first.
-fn change_types<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mounts: &[Arc<Mount<D>>],
-    to: PropagationType,
-) -> Result<(), Error> {
-    for mount in mounts {
-        change_type(locks, mount, to)?;
-    }
-    Ok(())
+    target: &'t Position<D>,
+) -> Result<&'t Arc<Mount<D>>, Error> {
+    if locks.is_in(&target.0, ns) && is_root(target) { Ok(&target.0) } else { Err(Error::Invalid) }
 }

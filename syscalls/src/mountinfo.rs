@@ -19,10 +19,12 @@ use core::fmt;
 
 use bitflags::bitflags;
 
+mod others;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+pub use others::SuperOptions;
 pub use parse::{Field, ParseError};
 
 bitflags! {

@@ -2,23 +2,25 @@
 
 use mnt_table::walk::{Last, walk_to_change};
 use mnt_table::{Dentry, LockPlan};
-use propagate::{pivot_root as change, with_locks};
+use propagate::pivot_root::{self as change, Position};
+use propagate::with_locks;
 
+use crate::user_memory::Text;
 use crate::{Errno, Task};
 
 /// pivot_root(2): everybody in the system who stands exactly on the caller's root stands on the new one afterwards.
 ///
 /// # Errors
-/// As pivot_root(2) says: `ENOENT`, `ENOTDIR`, `EINVAL`, `EBUSY`, those of the walks, `ENOMEM`.
-pub fn pivot_root<D: Dentry>(task: &Task<D>, new_root: &[u8], put_old: &[u8]) -> Result<(), Errno> {
-    let new = walk_to_change(task.fs(), new_root, Last::Follow)?;
-    if !new.1.is_dir() {
-        return Err(Errno::ENOTDIR);
-    }
-    let old = walk_to_change(task.fs(), put_old, Last::Follow)?;
-    if !old.1.is_dir() {
-        return Err(Errno::ENOTDIR);
-    }
+/// `EPERM`: it may not change its namespace. As pivot_root(2) says: `EFAULT`, `ENOENT`, `ENOTDIR`, `EINVAL`, `EBUSY`,
+/// those of the walks, `ENOMEM`.
+pub fn pivot_root<'a, D: Dentry>(
+    task: &Task<D>,
+    new_root: impl Into<Text<'a>>,
+    put_old: impl Into<Text<'a>>,
+) -> Result<(), Errno> {
+    task.may_mount()?;
+    let new = directory(task, new_root.into())?;
+    let old = directory(task, put_old.into())?;
     let ns = task.namespace();
     ns.make_room().map_err(propagate::Error::from)?;
     let done = with_locks(LockPlan::new(&ns), |locks| {
@@ -27,4 +29,9 @@ pub fn pivot_root<D: Dentry>(task: &Task<D>, new_root: &[u8], put_old: &[u8]) ->
         Ok(change::pivot_root(locks, &ns, &root, &new, &old)?)
     });
     done.map_err(Errno::from)
+}
+
+fn directory<D: Dentry>(task: &Task<D>, path: Text<'_>) -> Result<Position<D>, Errno> {
+    let found = walk_to_change(&task.fs(), &path.read()?, Last::Follow)?;
+    if found.1.is_dir() { Ok(found) } else { Err(Errno::ENOTDIR) }
 }

@@ -1,45 +1,122 @@
-//! A task as mounts see it: root, working directory, namespace.
+//! A task as mounts see it: root and working directory, mount namespace, credentials.
 
 use alloc::sync::Arc;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use mnt_table::arc_cell::ArcCell;
 use mnt_table::place::Stale;
+use mnt_table::sync::Mutex;
 use mnt_table::walk::{Last, walk};
-use mnt_table::{Dentry, FsStruct, Kind, LockPlan, MntNamespace, PathRef, pin};
-use propagate::copy_tree::{Pairs, clone_namespace};
-use propagate::pivot_root::Position;
+use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, pin};
 use propagate::umount::dissolve;
-use propagate::{Error, with_locks};
+use propagate::with_locks;
 
-use crate::Errno;
+use crate::credentials::Capabilities;
+use crate::detached::until_memory;
+use crate::user_memory::Text;
+use crate::{Credentials, Errno, File};
 
-/// A task, or several threads that share root, working directory and namespace.
+/// A task.
+///
+/// Tasks can share root and working directory (`CLONE_FS`); those that do are always in the same mount namespace.
 pub struct Task<D: Dentry> {
-    fs: FsStruct<D>,
+    fs: Mutex<Arc<SharedFs<D>>>,
     ns: ArcCell<MntNamespace<D>>,
+    credentials: ArcCell<Credentials>,
+}
+
+/// Root and working directory of one or several tasks.
+pub struct SharedFs<D: Dentry> {
+    fs: FsStruct<D>,
+    tasks: AtomicUsize,
+}
+
+impl<D: Dentry> SharedFs<D> {
+    fn new(fs: FsStruct<D>) -> Arc<Self> {
+        Arc::new(SharedFs { fs, tasks: AtomicUsize::new(1) })
+    }
+}
+
+impl<D: Dentry> core::ops::Deref for SharedFs<D> {
+    type Target = FsStruct<D>;
+
+    fn deref(&self) -> &FsStruct<D> {
+        &self.fs
+    }
 }
 
 impl<D: Dentry> Task<D> {
-    /// A task in `ns` whose root and working directory are at `path`.
+    /// The machine's administrator in `ns`, with root and working directory at `path`.
     ///
     /// # Errors
     /// `ENOENT`: an umount of that mount fails at this moment, or has succeeded.
     pub fn new(ns: &Arc<MntNamespace<D>>, path: &PathRef<D>) -> Result<Self, Errno> {
         let fs = FsStruct::new(path).map_err(|Stale| Errno::ENOENT)?;
-        ns.get_user();
-        Ok(Task { fs, ns: ArcCell::new(Arc::clone(ns)) })
+        Ok(Self::from_parts(SharedFs::new(fs), Arc::clone(ns), Arc::new(Credentials::ROOT)))
     }
 
-    /// A task with the same root, working directory and namespace (fork(2)).
-    pub fn fork(&self) -> Self {
-        let ns = self.namespace();
+    fn from_parts(fs: Arc<SharedFs<D>>, ns: Arc<MntNamespace<D>>, credentials: Arc<Credentials>) -> Self {
         ns.get_user();
-        Task { fs: self.fs.fork(), ns: ArcCell::new(ns) }
+        Task { fs: Mutex::new(fs), ns: ArcCell::new(ns), credentials: ArcCell::new(credentials) }
+    }
+
+    /// A task in the same places, with the same credentials (fork(2)).
+    pub fn fork(&self) -> Self {
+        let fs = SharedFs::new(self.fs().fork());
+        Self::from_parts(fs, self.namespace(), self.credentials())
+    }
+
+    /// As [`Task::fork`], with one root and working directory for both (clone(2) with `CLONE_FS`).
+    pub fn fork_sharing_fs(&self) -> Self {
+        let fs = self.fs();
+        // Relaxed: a number, which the tasks that share it order among themselves.
+        fs.tasks.fetch_add(1, Ordering::Relaxed);
+        Self::from_parts(fs, self.namespace(), self.credentials())
     }
 
     /// Root and working directory.
-    pub fn fs(&self) -> &FsStruct<D> {
-        &self.fs
+    pub fn fs(&self) -> Arc<SharedFs<D>> {
+        Arc::clone(&self.fs.lock())
+    }
+
+    /// Whether other tasks have the same root and working directory.
+    pub fn shares_fs(&self) -> bool {
+        // Relaxed: as in `fork_sharing_fs`.
+        self.fs().tasks.load(Ordering::Relaxed) > 1
+    }
+
+    /// Root and working directory of its own from here on.
+    pub(crate) fn unshare_fs(&self) {
+        if self.shares_fs() {
+            let own = SharedFs::new(self.fs().fork());
+            self.replace_fs(own);
+        }
+    }
+
+    fn replace_fs(&self, fs: Arc<SharedFs<D>>) {
+        let old = core::mem::replace(&mut *self.fs.lock(), fs);
+        // Relaxed: as in `fork_sharing_fs`.
+        old.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Goes to `ns`, where `root` and `cwd` are; without one of them it stays where it is.
+    ///
+    /// # Errors
+    /// `ENOENT`: as [`Task::new`]; nothing was changed.
+    pub(crate) fn enter(
+        &self,
+        ns: &Arc<MntNamespace<D>>,
+        root: Option<&PathRef<D>>,
+        cwd: Option<&PathRef<D>>,
+    ) -> Result<(), Errno> {
+        let fs = self.fs().fork();
+        let moved = root.map_or(Ok(()), |root| fs.set_root(root));
+        moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(|Stale| Errno::ENOENT)?;
+        self.replace_fs(SharedFs::new(fs));
+        ns.get_user();
+        leave(&self.ns.swap(Arc::clone(ns), &pin()));
+        Ok(())
     }
 
     /// The mount namespace.
@@ -47,98 +124,105 @@ impl<D: Dentry> Task<D> {
         self.ns.load_full()
     }
 
+    /// Who it is.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.load_full()
+    }
+
+    /// Makes it somebody else.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        drop(self.credentials.swap(Arc::new(credentials), &pin()));
+    }
+
+    /// Whether it may change its mount namespace: it has `CAP_SYS_ADMIN` in the user namespace that owns it.
+    ///
+    /// # Errors
+    /// `EPERM`.
+    pub fn may_mount(&self) -> Result<(), Errno> {
+        self.may_administer(&self.namespace())
+    }
+
+    /// Whether it has `CAP_SYS_ADMIN` in the user namespace that owns `ns`.
+    ///
+    /// # Errors
+    /// `EPERM`.
+    pub fn may_administer(&self, ns: &MntNamespace<D>) -> Result<(), Errno> {
+        if self.credentials().is_admin(ns.owner()) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Whether it has `CAP_SYS_ADMIN` in the user namespace that owns the superblock.
+    ///
+    /// # Errors
+    /// `EPERM`.
+    pub fn may_reconfigure(&self, super_block: &D::SuperBlock) -> Result<(), Errno> {
+        if self.credentials().is_admin(&super_block.user_ns()) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
     /// chdir(2).
     ///
     /// # Errors
     /// Those of the walk; `ENOTDIR`.
-    pub fn chdir(&self, path: &[u8]) -> Result<(), Errno> {
-        self.stand(path, |at| self.fs.set_cwd(at))
+    pub fn chdir<'a>(&self, path: impl Into<Text<'a>>) -> Result<(), Errno> {
+        let path = path.into().read()?;
+        self.stand(|| self.directory(&path), |at| self.fs().set_cwd(at))
+    }
+
+    /// fchdir(2).
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    pub fn fchdir(&self, file: &File<D>) -> Result<(), Errno> {
+        let at = file.path().filter(|at| at.dentry.is_dir()).ok_or(Errno::ENOTDIR)?;
+        self.stand(|| Ok(at.clone()), |at| self.fs().set_cwd(at))
     }
 
     /// chroot(2).
     ///
     /// # Errors
-    /// Those of the walk; `ENOTDIR`.
-    pub fn chroot(&self, path: &[u8]) -> Result<(), Errno> {
-        self.stand(path, |at| self.fs.set_root(at))
+    /// Those of the walk; `ENOTDIR`; `EPERM`: no `CAP_SYS_CHROOT` in its user namespace.
+    pub fn chroot<'a>(&self, path: impl Into<Text<'a>>) -> Result<(), Errno> {
+        let path = path.into().read()?;
+        let may = || {
+            let credentials = self.credentials();
+            credentials.capable(&credentials.user_ns, Capabilities::SYS_CHROOT)
+        };
+        self.stand(
+            || self.directory(&path).and_then(|at| if may() { Ok(at) } else { Err(Errno::EPERM) }),
+            |at| self.fs().set_root(at),
+        )
     }
 
-    fn stand(&self, path: &[u8], set: impl Fn(&PathRef<D>) -> Result<(), Stale>) -> Result<(), Errno> {
+    fn directory(&self, path: &[u8]) -> Result<PathRef<D>, Errno> {
+        let at = walk(&self.fs(), path, Last::Follow)?;
+        if at.dentry.is_dir() { Ok(at) } else { Err(Errno::ENOTDIR) }
+    }
+
+    fn stand(
+        &self,
+        find: impl Fn() -> Result<PathRef<D>, Errno>,
+        set: impl Fn(&PathRef<D>) -> Result<(), Stale>,
+    ) -> Result<(), Errno> {
         loop {
-            let at = walk(&self.fs, path, Last::Follow)?;
-            if !at.dentry.is_dir() {
-                return Err(Errno::ENOTDIR);
-            }
-            if set(&at).is_ok() {
+            // Stale: an umount of that mount fails at this moment.
+            if set(&find()?).is_ok() {
                 return Ok(());
             }
         }
-    }
-
-    /// unshare(2) with `CLONE_NEWNS`: a copy of the namespace, with root and working directory at the copies. Returns
-    /// the number of mounts copied.
-    ///
-    /// # Errors
-    /// `ENOMEM`; `EINVAL` if the namespace is dying.
-    pub fn unshare_mounts(&self) -> Result<usize, Errno> {
-        let from = self.namespace();
-        from.make_room().map_err(Error::from)?;
-        let to = MntNamespace::new(Kind::Ordinary).map_err(Error::from)?;
-        to.get_user();
-        let copied = with_locks(LockPlan::new(&from), |locks| {
-            locks.add_new(&to);
-            let copies = clone_namespace(locks, &from, &to)?;
-            // A pivot of the old namespace is before or after this, since it takes its lock.
-            Ok((
-                copies.len(),
-                self.translate(&copies, self.fs.root()),
-                self.translate(&copies, self.fs.cwd()),
-            ))
-        });
-        let (count, root, cwd) = match copied {
-            Ok(copied) => copied,
-            Err(error) => {
-                leave(&to);
-                return Err(error.into());
-            }
-        };
-        let moved = [(root, true), (cwd, false)].into_iter().try_for_each(|(at, is_root)| match at {
-            Some(at) if is_root => self.fs.set_root(&at),
-            Some(at) => self.fs.set_cwd(&at),
-            // It stands elsewhere than in the namespace that it leaves; so it stays.
-            None => Ok(()),
-        });
-        if moved.is_err() {
-            leave(&to);
-            return Err(Errno::ENOMEM);
-        }
-        let old = self.ns.swap(to, &pin());
-        leave(&old);
-        Ok(count)
-    }
-
-    /// The copy of a place.
-    fn translate(&self, copies: &Pairs<D>, (mount, dentry): Position<D>) -> Option<PathRef<D>> {
-        let (_, copy) = copies.iter().find(|(original, _)| Arc::ptr_eq(original, &mount))?;
-        let mount = copy.keep(&pin()).ok()?;
-        Some(PathRef { mount, dentry })
     }
 }
 
 impl<D: Dentry> Drop for Task<D> {
     /// The task exits. Context: no lock of the mount table held; may block: it may be the last of its namespace.
     fn drop(&mut self) {
-        let ns = self.namespace();
-        leave(&ns);
+        // Relaxed: as in `fork_sharing_fs`.
+        self.fs().tasks.fetch_sub(1, Ordering::Relaxed);
+        leave(&self.namespace());
     }
 }
 
 /// One user of `ns` less; the last one takes the namespace down.
-fn leave<D: Dentry>(ns: &Arc<MntNamespace<D>>) {
+pub(crate) fn leave<D: Dentry>(ns: &Arc<MntNamespace<D>>) {
     if ns.put_user() {
-        // Short of memory for the plan: again, until there is some. A namespace without users is nobody's to return to.
-        while with_locks(LockPlan::new(ns), |locks| dissolve(locks, ns)).is_err() {
-            mnt_table::reclaim::quiesce();
-        }
+        until_memory(|| with_locks(LockPlan::new(ns), |locks| dissolve(locks, ns)).map(drop));
     }
 }

@@ -1,4 +1,6 @@
 //! umount2(2).
+//!
+//! Numbers in comments are rows of the ordered checks that umount2(2) makes.
 
 use alloc::sync::Arc;
 
@@ -8,6 +10,8 @@ use mnt_table::{Dentry, LockPlan, SuperBlock};
 use propagate::umount::{detach, umount as remove};
 use propagate::{Error, with_locks};
 
+use crate::mount::is_root;
+use crate::user_memory::Text;
 use crate::{Errno, Task};
 
 /// What an umount did.
@@ -17,40 +21,71 @@ pub struct Done {
     pub propagated: usize,
 }
 
+/// What a first look at the mount decides.
+enum First {
+    /// It was marked for the next umount with `MNT_EXPIRE`.
+    Marked,
+    /// It is to be removed.
+    Goes,
+}
+
 /// umount2(2). A plain umount has shut the file system down when it returns, if this was its last mount. A plain umount
 /// of the mount that the caller's root is on makes its file system read-only instead.
 ///
 /// # Errors
-/// `EINVAL`: unknown flags; not the root of a mount of the caller's namespace, or its root mount. `EBUSY`: children or
-/// users, here or at a counterpart; a root's file system that is written to. Those of the walk. `ENOMEM`.
-pub fn umount2<D: Dentry>(task: &Task<D>, target: &[u8], flags: u32) -> Result<Done, Errno> {
-    let known = abi::MNT_FORCE | abi::MNT_DETACH | abi::UMOUNT_NOFOLLOW;
+/// `EINVAL`: unknown flags; not the root of a mount of the caller's namespace; locked; `MNT_EXPIRE` with other flags or of
+/// the caller's root mount; the namespace's root mount. `EPERM`. `EBUSY`: children or users, here or at a counterpart; a
+/// root's file system that is written to. `EAGAIN`: it will go next time. Those of the walk. `ENOMEM`.
+pub fn umount2<'a, D: Dentry>(
+    task: &Task<D>,
+    target: impl Into<Text<'a>>,
+    flags: u32,
+) -> Result<Done, Errno> {
+    let known = abi::MNT_FORCE | abi::MNT_DETACH | abi::MNT_EXPIRE | abi::UMOUNT_NOFOLLOW;
     if flags & !known != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL); // 1
     }
-    let last = if flags & abi::UMOUNT_NOFOLLOW != 0 { Last::NoFollowAndCross } else { Last::FollowAndCross };
-    let (mount, dentry) = walk_to_change(task.fs(), target, last)?;
-    if !Arc::ptr_eq(mount.root(), &dentry) {
-        return Err(Errno::EINVAL);
-    }
-    let ns = task.namespace();
-    let propagated = with_locks(LockPlan::new(&ns), |locks| {
-        if !locks.is_in(&mount, &ns) || locks.is_locked(&mount) {
-            return Err(Error::Invalid.into());
+    let has = |flag| flags & flag != 0;
+    let last = if has(abi::UMOUNT_NOFOLLOW) { Last::NoFollowAndCross } else { Last::FollowAndCross };
+    let target = walk_to_change(&task.fs(), &target.into().read()?, last)?; // 2
+    task.may_mount()?; // 3
+    let (ns, mount) = (task.namespace(), &target.0);
+    let is_callers_root = Arc::ptr_eq(&task.fs().root().0, mount);
+    let first = with_locks(LockPlan::new(&ns), |locks| {
+        if !is_root(&target) || !locks.is_in(mount, &ns) || locks.is_locked(mount) {
+            return Err(Error::Invalid.into()); // 4, 5, 6
         }
-        if flags & abi::MNT_DETACH == 0 && Arc::ptr_eq(&task.fs().root().0, &mount) {
-            return Ok(None);
+        if has(abi::MNT_FORCE) {
+            task.may_reconfigure(mount.super_block()).map_err(|_| Error::Permission)?; // 7
         }
-        if locks.parent(&mount).is_none() {
-            return Err(Error::Invalid.into());
+        if has(abi::MNT_EXPIRE) {
+            if is_callers_root || has(abi::MNT_FORCE | abi::MNT_DETACH) {
+                return Err(Error::Invalid.into()); // 9
+            }
+            if !locks.is_leaf(mount) || !locks.is_idle(mount) {
+                return Err(Error::Busy.into()); // 10
+            }
+            if !mount.mark_expiring() {
+                return Ok(First::Marked); // 11
+            }
         }
-        let removed =
-            if flags & abi::MNT_DETACH != 0 { detach(locks, &mount) } else { remove(locks, &mount) };
-        removed.map(Some)
+        Ok(First::Goes)
     })?;
-    match propagated {
-        Some(propagated) => Ok(Done { propagated }),
-        None if mount.super_block().make_read_only() => Ok(Done::default()),
-        None => Err(Errno::EBUSY),
+    if let First::Marked = first {
+        return Err(Errno::EAGAIN);
     }
+    if has(abi::MNT_FORCE) {
+        mount.super_block().abort(); // 12
+    }
+    if is_callers_root && !has(abi::MNT_DETACH) {
+        task.may_reconfigure(mount.super_block())?; // 13
+        return if mount.super_block().make_read_only() { Ok(Done::default()) } else { Err(Errno::EBUSY) };
+    }
+    let propagated = with_locks(LockPlan::new(&ns), |locks| {
+        if !locks.is_in(mount, &ns) || locks.is_locked(mount) || locks.parent(mount).is_none() {
+            return Err(Error::Invalid.into()); // 14
+        }
+        if has(abi::MNT_DETACH) { detach(locks, mount) } else { remove(locks, mount) } // 15
+    })?;
+    Ok(Done { propagated })
 }

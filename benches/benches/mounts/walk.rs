@@ -24,7 +24,7 @@ impl Path {
         let mut path = String::new();
         for level in 1..=depth {
             let above = if path.is_empty() { "/" } else { &path };
-            let above = walk(namespace.task().fs(), above.as_bytes(), Last::Follow).expect("it was made");
+            let above = walk(&namespace.task().fs(), above.as_bytes(), Last::Follow).expect("it was made");
             let name = format!("directory{level}");
             above.dentry.mkdir(name.as_bytes()).expect("a fresh name");
             path = format!("{path}/{name}");
@@ -40,7 +40,7 @@ impl Path {
         let start = Instant::now();
         for _ in 0..walks {
             let path = black_box(self.path.as_bytes());
-            let found = walk_with(fs, path, Last::Follow, |found| Ok(Arc::as_ptr(found.dentry).addr()));
+            let found = walk_with(&fs, path, Last::Follow, |found| Ok(Arc::as_ptr(found.dentry).addr()));
             black_box(found.expect("it is there"));
         }
         start.elapsed()
@@ -51,7 +51,7 @@ impl Path {
         let start = Instant::now();
         for _ in 0..walks {
             let path = black_box(self.path.as_bytes());
-            black_box(walk(fs, path, Last::Follow).expect("it is there"));
+            black_box(walk(&fs, path, Last::Follow).expect("it is there"));
         }
         start.elapsed()
     }

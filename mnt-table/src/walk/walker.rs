@@ -1,6 +1,7 @@
 //! The steps of a walk: down by names, up by `..`, across mounts, by links.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
@@ -19,12 +20,14 @@ const LINKS_MAX: u32 = 40;
 const NAME_MAX: usize = 255;
 
 /// Why a walk stopped.
-pub(super) enum Stop {
+pub(super) enum Stop<D> {
     Again,
     Failed(WalkError),
+    /// At a magic link, with what is to be walked from where it leads.
+    Magic(Arc<D>, Vec<u8>),
 }
 
-impl From<WalkError> for Stop {
+impl<D> From<WalkError> for Stop<D> {
     fn from(error: WalkError) -> Self {
         Stop::Failed(error)
     }
@@ -75,8 +78,9 @@ impl<'w, D: Dentry> Walker<'w, D> {
             && (self.mount.is_sound() || planted("no_state_test"))
     }
 
-    /// Walks `path`; `self` is then where it ended. Returns the last name with [`Last::Parent`].
-    pub(super) fn run(&mut self, path: &'w [u8], last: Last) -> Result<&'w [u8], Stop> {
+    /// Walks `path`; `self` is then where it ended. Returns the last name with [`Last::Parent`], and whether a slash
+    /// follows it.
+    pub(super) fn run(&mut self, path: &'w [u8], last: Last) -> Result<(&'w [u8], bool), Stop<D>> {
         // What is left to walk: of the path or link at hand, and of those that it is in, the innermost last.
         let mut text = path;
         let mut outer: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
@@ -102,7 +106,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 return if matches!(name, b"." | b"..") {
                     Err(WalkError::NoLastName.into())
                 } else {
-                    Ok(name)
+                    Ok((name, slash))
                 };
             }
             must_be_dir = is_last && (slash || outer.iter().any(|outer| !outer.is_empty()));
@@ -118,24 +122,23 @@ impl<'w, D: Dentry> Walker<'w, D> {
             self.dentry = self.dentry.lookup(name, self.guard).map_err(WalkError::from)?;
             self.cross()?;
             let follow = !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
-            if !core::ptr::eq(directory.0, self.mount) || !follow {
+            if !follow {
                 continue;
             }
+            if self.dentry.is_magic_link() {
+                self.may_follow(Resolve::NO_SYMLINKS | Resolve::NO_MAGICLINKS)?;
+                outer.push(if slash && is_last { b"/" } else { text });
+                return Err(Stop::Magic(Arc::clone(self.dentry), join(&outer)));
+            }
             if let Some(target) = self.dentry.symlink() {
-                self.links += 1;
-                if self.resolve.contains(Resolve::NO_SYMLINKS)
-                    || self.links > LINKS_MAX
-                    || self.mount.flags().contains(MountFlags::NOSYMFOLLOW)
-                {
-                    return Err(WalkError::Loop.into());
-                }
+                self.may_follow(Resolve::NO_SYMLINKS)?;
                 if target.is_empty() {
                     return Err(WalkError::NotFound.into());
                 }
                 if target[0] == b'/' {
                     self.jump_to_root()?;
                 } else {
-                    self.dentry = directory.1;
+                    (self.mount, self.dentry) = directory;
                 }
                 if slash && is_last {
                     // The link's target must be a directory, as the link had to be.
@@ -156,16 +159,28 @@ impl<'w, D: Dentry> Walker<'w, D> {
         if matches!(last, Last::FollowAndCross | Last::NoFollowAndCross) {
             self.cross()?;
         }
-        Ok(b"")
+        Ok((b"", false))
     }
 
-    fn need_dir(&self) -> Result<(), Stop> {
+    /// One link more, unless `refused` or the mount forbids it.
+    fn may_follow(&mut self, refused: Resolve) -> Result<(), Stop<D>> {
+        self.links += 1;
+        if self.resolve.intersects(refused)
+            || self.links > LINKS_MAX
+            || self.mount.flags().contains(MountFlags::NOSYMFOLLOW)
+        {
+            return Err(WalkError::Loop.into());
+        }
+        Ok(())
+    }
+
+    fn need_dir(&self) -> Result<(), Stop<D>> {
         if self.dentry.is_dir() { Ok(()) } else { Err(WalkError::NotDirectory.into()) }
     }
 
     /// To the top of what is mounted here (D1).
     #[inline]
-    fn cross(&mut self) -> Result<(), Stop> {
+    fn cross(&mut self) -> Result<(), Stop<D>> {
         while self.dentry.mounted_here().is_mountpoint() {
             let Some(ns) = self.ns else { return Ok(()) };
             let hit = ns.lookup_mnt(self.mount, self.dentry, self.guard);
@@ -182,7 +197,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
     }
 
     /// `..` (U1 to U7).
-    fn climb(&mut self) -> Result<(), Stop> {
+    fn climb(&mut self) -> Result<(), Stop<D>> {
         let (mut mount, mut dentry) = (self.mount, self.dentry);
         let at_root = |mount: &Mount<D>, dentry: &Arc<D>| {
             core::ptr::eq(mount, self.root.0) && Arc::ptr_eq(dentry, self.root.1)
@@ -224,7 +239,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
         self.cross() // U4
     }
 
-    fn may_change_mount(&self) -> Result<(), Stop> {
+    fn may_change_mount(&self) -> Result<(), Stop<D>> {
         if self.resolve.contains(Resolve::NO_XDEV) { Err(WalkError::Leaves.into()) } else { Ok(()) }
     }
 
@@ -242,7 +257,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
     }
 
     /// An absolute link.
-    fn jump_to_root(&mut self) -> Result<(), Stop> {
+    fn jump_to_root(&mut self) -> Result<(), Stop<D>> {
         if self.resolve.contains(Resolve::BENEATH) {
             return Err(WalkError::Leaves.into());
         }
@@ -270,6 +285,25 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let path = trim(path);
     let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
     path.split_at(end)
+}
+
+/// What is left to walk of `paths`, the innermost last: a relative path, or nothing.
+fn join(paths: &[&[u8]]) -> Vec<u8> {
+    let mut left: Vec<u8> = Vec::new();
+    for path in paths.iter().rev().filter(|path| !path.is_empty()) {
+        left.extend_from_slice(path);
+        left.push(b'/');
+    }
+    let ends_in_slash = paths.iter().find(|path| !path.is_empty()).is_some_and(|path| path.ends_with(b"/"));
+    if !ends_in_slash {
+        left.pop();
+    }
+    match trim(&left) {
+        b"" if left.is_empty() => left,
+        // The link must lead to a directory.
+        b"" => b".".to_vec(),
+        rest => rest.to_vec(),
+    }
 }
 
 /// `path` without slashes in front.

@@ -95,7 +95,7 @@ pub(crate) fn held() -> SuperBlockRef<TmpDentry> {
 }
 
 pub(crate) fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec { root: Arc::clone(root), flags: MountFlags::empty(), source: (*b"none").into() }
+    MountSpec::new(Arc::clone(root), MountFlags::empty(), (*b"none").into())
 }
 
 /// A namespace and its root mount.
@@ -150,7 +150,7 @@ impl World {
     /// Unmounts `mount`; `false` if it is busy.
     pub(crate) fn umount(&self, mount: &Mnt) -> bool {
         let mut set = WriteSet::one(&self.ns);
-        if !set.is_leaf(mount) || !set.condemn_if_idle(&[(Arc::clone(mount), 0)]) {
+        if !set.is_leaf(mount) || !set.condemn_if_idle(core::slice::from_ref(mount)) {
             return false;
         }
         set.leave(mount, Leave::Dead, &pin());

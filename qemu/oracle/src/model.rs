@@ -10,6 +10,8 @@ use mnt_table::walk::{Last, walk_to_change};
 use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, MountFlags, MountSpec, PathRef, WriteSet, pin};
 use propagate::receivers::depth_first;
 use propagate::{Retry, with_locks};
+use syscalls::context::Log;
+use syscalls::file_system::{Configure, FileSystemType, Purpose, Request, SuperFlags};
 use syscalls::listing::mountinfo;
 use syscalls::mount::mount;
 use syscalls::pivot_root::pivot_root;
@@ -33,14 +35,16 @@ pub struct Model {
 }
 
 /// File systems: each mount is of a fresh one.
-struct Files {
+struct Files(Arc<Fresh>);
+
+struct Fresh {
     next: AtomicU32,
 }
 
 impl Files {
     fn fresh(&self) -> Result<SuperBlockRef<TmpDentry>, Errno> {
         // Relaxed: a number.
-        let dev = self.next.fetch_add(1, Ordering::Relaxed);
+        let dev = self.0.next.fetch_add(1, Ordering::Relaxed);
         let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
         let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
         let held = SuperBlockRef::new(Arc::clone(&root));
@@ -57,13 +61,44 @@ impl Files {
 }
 
 impl FileSystems<TmpDentry> for Files {
+    fn file_system(&self, name: &[u8]) -> Option<Arc<dyn FileSystemType<TmpDentry>>> {
+        (name == b"tmpfs").then(|| Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>)
+    }
+
+    fn type_of(&self, _root: &Arc<TmpDentry>) -> Arc<dyn FileSystemType<TmpDentry>> {
+        Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>
+    }
+
+    fn super_flags(&self, root: &Arc<TmpDentry>) -> SuperFlags {
+        if root.super_block().is_read_only() { SuperFlags::RDONLY } else { SuperFlags::empty() }
+    }
+}
+
+impl FileSystemType<TmpDentry> for Fresh {
+    fn name(&self) -> &[u8] {
+        b"tmpfs"
+    }
+
+    fn configure(
+        self: Arc<Self>,
+        _purpose: Purpose<'_, TmpDentry>,
+    ) -> Result<Box<dyn Configure<TmpDentry>>, Errno> {
+        Ok(Box::new(Files(self)))
+    }
+}
+
+impl Configure<TmpDentry> for Files {
     fn get_tree(
-        &self,
-        fs_type: &[u8],
-        _source: Option<&[u8]>,
-        _data: &[u8],
+        &mut self,
+        _request: &Request<'_>,
+        _log: &mut Log,
     ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
-        if fs_type == b"tmpfs" { self.fresh() } else { Err(Errno::ENODEV) }
+        self.fresh()
+    }
+
+    fn reconfigure(&mut self, root: &Arc<TmpDentry>, flags: SuperFlags, _log: &mut Log) -> Result<(), Errno> {
+        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        Ok(())
     }
 }
 
@@ -91,15 +126,13 @@ impl Model {
     /// # Errors
     /// Out of memory.
     pub fn new() -> Result<Self> {
-        let files = Files { next: AtomicU32::new(1) };
+        let files = Files(Arc::new(Fresh { next: AtomicU32::new(1) }));
         let failed = |what| move |_| anyhow!("the mount table cannot make {what}");
         let ns = MntNamespace::new(Kind::Ordinary).map_err(failed("a namespace"))?;
         let (hidden, base) = (files.fresh()?, files.fresh()?);
         let mut locks = WriteSet::one(&ns);
-        let spec = |root: &SuperBlockRef<TmpDentry>| MountSpec {
-            root: Arc::clone(root.root()),
-            flags: MountFlags::RELATIME,
-            source: Arc::from(&b"none"[..]),
+        let spec = |root: &SuperBlockRef<TmpDentry>| {
+            MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
         };
         let top = locks.new_mount(&ns, spec(&hidden)).map_err(|_| anyhow!("out of memory"))?;
         locks.attach_root(&ns, &top);
@@ -145,7 +178,7 @@ impl Model {
     /// of which Linux 6.18 does not ask whether they are in use.
     pub(crate) fn umount_takes_chains(&self, number: usize, target: &str) -> bool {
         let Some(Some(task)) = self.tasks.get(number) else { return false };
-        let Ok((mount, _)) = walk_to_change(task.fs(), target.as_bytes(), Last::FollowAndCross) else {
+        let Ok((mount, _)) = walk_to_change(&task.fs(), target.as_bytes(), Last::FollowAndCross) else {
             return false;
         };
         let found = with_locks(LockPlan::new(&task.namespace()), |locks| {

@@ -104,11 +104,7 @@ impl Pivot {
         let mut locks = WriteSet::one(&ns);
         let mut mounts = Vec::new();
         for root in &roots {
-            let spec = MountSpec {
-                root: Arc::clone(root.root()),
-                flags: MountFlags::RELATIME,
-                source: Arc::from(&b"none"[..]),
-            };
+            let spec = MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]));
             mounts.push(locks.new_mount(&ns, spec).map_err(Error::from)?);
         }
         locks.attach_root(&ns, &mounts[0]);

@@ -5,16 +5,21 @@
 //! writer goes on with undoing. What it cannot undo, because its mount was taken along by somebody else's umount, is
 //! gone; what is left at the end, the job removes.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as abi;
+use mnt_table::Dentry;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::walk::{Last, walk_with};
 use rand::Rng;
 use rand::rngs::SmallRng;
+use syscalls::context::Log;
 use syscalls::entry::detach_elsewhere;
+use syscalls::file_system::{Configure, FileSystemType, Purpose, Request, SuperFlags};
 use syscalls::mount::mount;
 use syscalls::pivot_root::pivot_root;
 use syscalls::umount::umount2;
@@ -24,6 +29,9 @@ use tmpfs::{FsError, Options, Removed, TmpDentry, TmpSuperBlock};
 use crate::arena::{Arenas, CLAIMED_CELLS, OPEN_CELLS, cell_path};
 use crate::lookups::Covers;
 use crate::world::{FOREIGN_DEV, World};
+
+/// The one type of file system.
+const TMPFS: &[u8] = b"tmpfs";
 
 /// Tries of an umount before it is made a lazy one.
 const UMOUNT_TRIES: u32 = 20;
@@ -48,36 +56,63 @@ pub struct Done {
 }
 
 /// The file systems of one writer: a fresh instance for each mount, with the directories that readers look for.
-pub struct Files {
+pub struct Files(Arc<Fresh>);
+
+struct Fresh {
     next: AtomicU32,
 }
 
 impl Files {
     /// Those of writer `index`, whose instances have numbers of their own.
     pub fn new(index: usize) -> Self {
-        Files { next: AtomicU32::new(FOREIGN_DEV + ((index as u32) << 20)) }
+        Files(Arc::new(Fresh { next: AtomicU32::new(FOREIGN_DEV + ((index as u32) << 20)) }))
     }
 }
 
 impl FileSystems<TmpDentry> for Files {
-    fn get_tree(
-        &self,
-        fs_type: &[u8],
-        _source: Option<&[u8]>,
-        _data: &[u8],
-    ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
-        if fs_type != b"tmpfs" {
-            return Err(Errno::ENODEV);
-        }
+    fn file_system(&self, name: &[u8]) -> Option<Arc<dyn FileSystemType<TmpDentry>>> {
+        (name == TMPFS).then(|| Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>)
+    }
+
+    fn type_of(&self, _root: &Arc<TmpDentry>) -> Arc<dyn FileSystemType<TmpDentry>> {
+        Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>
+    }
+
+    fn super_flags(&self, root: &Arc<TmpDentry>) -> SuperFlags {
+        if root.super_block().is_read_only() { SuperFlags::RDONLY } else { SuperFlags::empty() }
+    }
+}
+
+impl FileSystemType<TmpDentry> for Fresh {
+    fn name(&self) -> &[u8] {
+        TMPFS
+    }
+
+    fn configure(
+        self: Arc<Self>,
+        _purpose: Purpose<'_, TmpDentry>,
+    ) -> Result<Box<dyn Configure<TmpDentry>>, Errno> {
+        Ok(Box::new(Files(self)))
+    }
+}
+
+impl Configure<TmpDentry> for Files {
+    fn get_tree(&mut self, request: &Request<'_>, _log: &mut Log) -> Result<SuperBlockRef<TmpDentry>, Errno> {
         // Relaxed: a number of this writer's own.
-        let dev = self.next.fetch_add(1, Ordering::Relaxed);
-        let options = Options { dev, fs_type, source: b"none", read_only: false };
+        let dev = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let read_only = request.flags.contains(SuperFlags::RDONLY);
+        let options = Options { dev, fs_type: TMPFS, source: b"none", read_only };
         let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
         let root = SuperBlockRef::new(root);
         for name in ["over", "old", "i"] {
             root.root().mkdir(name.as_bytes()).map_err(|_| Errno::ENOMEM)?;
         }
         Ok(root)
+    }
+
+    fn reconfigure(&mut self, root: &Arc<TmpDentry>, flags: SuperFlags, _log: &mut Log) -> Result<(), Errno> {
+        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        Ok(())
     }
 }
 
@@ -353,6 +388,6 @@ impl Writer<'_> {
 
 /// The file system that a path leads to, if it is one of the job's.
 fn root_dev(task: &Task<TmpDentry>, path: &str) -> Option<u32> {
-    let dev = walk_with(task.fs(), path.as_bytes(), Last::Follow, |found| Ok(found.dentry.id().0));
+    let dev = walk_with(&task.fs(), path.as_bytes(), Last::Follow, |found| Ok(found.dentry.id().0));
     dev.ok().filter(|dev| *dev >= FOREIGN_DEV)
 }

@@ -55,7 +55,7 @@ type Id = (u32, u64);
 type Found = Result<Id, WalkError>;
 
 fn look(task: &Task<TmpDentry>, path: &[u8]) -> Found {
-    walk_with(task.fs(), path, Last::Follow, |found| Ok(found.dentry.id()))
+    walk_with(&task.fs(), path, Last::Follow, |found| Ok(found.dentry.id()))
 }
 
 fn is_foreign(id: Id) -> bool {
@@ -92,7 +92,7 @@ impl Reader<'_> {
             // Whether it is still there is the walk's business.
             let _moved = task.chdir(path.as_bytes());
         }
-        walk(task.fs(), path.as_bytes(), Last::Follow).ok()
+        walk(&task.fs(), path.as_bytes(), Last::Follow).ok()
     }
 
     fn input(&self, task: &Task<TmpDentry>, place: usize, rng: &mut SmallRng) -> Result<(), String> {

@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::walk::{Last, walk_with};
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::{
+    Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, WriteSet, pin,
+};
 use propagate::graph::{enslave, found_group, is_shared, join_after};
 use propagate::{Error, with_locks};
 use syscalls::listing::{flags_of, mountinfo};
@@ -221,7 +223,8 @@ impl Builder {
     }
 
     fn namespace(&mut self, lines: &[MountInfo], plan: &NamespacePlan) -> Result<Built, BuildError> {
-        let ns = MntNamespace::with_capacity(Kind::Ordinary, lines.len()).map_err(Error::from)?;
+        let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary).with_mounts(lines.len()))
+            .map_err(Error::from)?;
         let hidden_root = if plan.hidden_root { Some(self.hidden_super_block()?) } else { None };
         let mut roots = Vec::new();
         for (line, mount) in lines.iter().zip(&plan.mounts) {
@@ -305,7 +308,7 @@ impl Builder {
         let (reader, walker) = (task(&ns, reader.0, reader.1)?, task(&ns, walker.0, walker.1)?);
         // Not every line's mount can be reached: others may be mounted over it.
         let visible = lines.iter().filter_map(|line| {
-            let look = walk_with(walker.fs(), &line.mountpoint, Last::Follow, |found| Ok(found.dentry.id()));
+            let look = walk_with(&walker.fs(), &line.mountpoint, Last::Follow, |found| Ok(found.dentry.id()));
             look.ok().map(|id| (line.mountpoint.clone(), id))
         });
         let visible = visible.collect();
@@ -396,7 +399,7 @@ fn new_mount(
     flags: MountFlags,
     source: &[u8],
 ) -> Result<Arc<Mount<TmpDentry>>, BuildError> {
-    let spec = MountSpec { root: Arc::clone(root), flags, source: Arc::from(source) };
+    let spec = MountSpec::new(Arc::clone(root), flags, Arc::from(source));
     Ok(locks.new_mount(ns, spec).map_err(Error::from)?)
 }
 

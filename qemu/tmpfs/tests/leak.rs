@@ -101,7 +101,7 @@ fn the_last_mount_shuts_the_superblock_down() {
         let dir = root.mkdir(b"dir").unwrap();
         root.create(b"f").unwrap();
         rename((&root, b"f"), (&dir, b"g"), &ns).unwrap();
-        let spec = |root| MountSpec { root, flags: MountFlags::empty(), source: (*b"x").into() };
+        let spec = |root| MountSpec::new(root, MountFlags::empty(), (*b"x").into());
         let (base, top) = {
             let mut set = WriteSet::one(&ns);
             let base = set.new_mount(&ns, spec(Arc::clone(&root))).unwrap();
@@ -115,7 +115,7 @@ fn the_last_mount_shuts_the_superblock_down() {
         drop((root, dir));
         for (mount, left) in [(top, 1), (base, 0)] {
             let mut set = WriteSet::one(&ns);
-            assert!(set.condemn_if_idle(&[(Arc::clone(&mount), 0)]));
+            assert!(set.condemn_if_idle(&[Arc::clone(&mount)]));
             set.leave(&mount, mnt_table::tree::Leave::Dead, &pin());
             assert_eq!(super_block.active().count(), left + 1, "under the lock");
             drop(set);

@@ -1,0 +1,87 @@
+//! Bind mounts (3.4), and the copies that open_tree(2) makes.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use mnt_table::{Dentry, LockPlan, MntNamespace, WriteSet};
+use propagate::attach::{Place, What, attach, topmost};
+use propagate::copy_tree::{
+    Extent, NewTree, Step, copy_tree, has_locked_children, make_siblings, members, places,
+};
+use propagate::graph::missing_groups;
+use propagate::pivot_root::Position;
+use propagate::{Error, Retry, with_locks};
+
+use linux_raw_sys::general as abi;
+
+use super::{Call, Done, lock_own_target, rules, source_path};
+use crate::Errno;
+use crate::scope::{home, is_usable, would_loop};
+
+/// Attaches a copy of what is at `source`.
+///
+/// # Errors
+/// As mount(2) says.
+pub(super) fn bind<D: Dentry>(call: &Call<'_, D>, source: Option<&[u8]>) -> Result<Done, Errno> {
+    let Call { task, ns, target, flags } = call;
+    let from = source_path(task, source)?; // 1, 2
+    if would_loop(&*from.1, ns) {
+        return Err(Errno::EINVAL); // 3
+    }
+    let extent = if flags & abi::MS_REC != 0 { Extent::Bindable } else { Extent::Root };
+    let done = with_locks(LockPlan::new(ns), |locks| {
+        let (parent, on) = lock_own_target(locks, ns, target)?; // 4, 5
+        let (tree, steps) = copy(locks, CopyFrom { caller: ns, from: &from, extent }, ns)?; // 6 to 9
+        if from.1.is_dir() != on.is_dir() {
+            return Err(Error::NotDirectory.into()); // 10
+        }
+        if tree.mounts[topmost(&tree)].root().is_removed() {
+            return Err(Error::NotFound.into()); // 11
+        }
+        let place = Place::top(&parent, &on);
+        Ok(Done { propagated: attach(locks, What::New(tree, steps), place, &rules(ns))? })
+    });
+    done.map_err(Errno::from)
+}
+
+/// What is copied.
+pub(crate) struct CopyFrom<'a, D: Dentry> {
+    /// The caller's namespace.
+    pub(crate) caller: &'a Arc<MntNamespace<D>>,
+    /// The root of the copy.
+    pub(crate) from: &'a Position<D>,
+    /// How much of what is below.
+    pub(crate) extent: Extent,
+}
+
+/// A copy for a user, in `to`, where it is attached nowhere yet; and what its mounts will be in the graph.
+///
+/// # Errors
+/// `EINVAL`: unbindable; in another namespace; a locked mount would be left out. `EPERM`: one would, because it is
+/// unbindable. `ENOMEM`. Also: missing locks.
+#[expect(clippy::type_complexity, reason = "the two halves of what is attached")]
+pub(crate) fn copy<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    CopyFrom { caller, from: (mount, dentry), extent }: CopyFrom<'_, D>,
+    to: &Arc<MntNamespace<D>>,
+) -> Result<(NewTree<D>, Vec<Step<D>>), Retry<D>> {
+    if home(locks, mount)?.is_none() || locks.is_unbindable(mount) {
+        return Err(Error::Invalid.into());
+    }
+    if !is_usable(locks, caller, mount)? && !dentry.is_handle() {
+        return Err(Error::Invalid.into());
+    }
+    if extent == Extent::Root && has_locked_children(locks, mount, dentry) {
+        return Err(Error::Invalid.into());
+    }
+    let originals = members(locks, mount, dentry, extent)?;
+    let missing = missing_groups(locks, &originals);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    let inside = places(locks, &originals);
+    let mut tree = copy_tree(locks, &originals, &inside, dentry, to)?;
+    let mut steps = Vec::new();
+    make_siblings(locks, &originals, &mut tree, &mut steps);
+    Ok((tree, steps))
+}

@@ -1,0 +1,66 @@
+//! Changes of the propagation type (3.8).
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as abi;
+use mnt_table::{Dentry, LockPlan, Mount, WriteSet};
+use propagate::graph::{self, PropagationType, missing_groups};
+use propagate::{Error, Retry, with_locks};
+
+use super::{Call, Done, is_root};
+use crate::Errno;
+use crate::scope::home;
+
+/// The type that one of the flags of mount(2) asks for; `None` for any other set of flags.
+pub(crate) fn type_of(flags: u32) -> Option<PropagationType> {
+    match flags {
+        abi::MS_SHARED => Some(PropagationType::Shared),
+        abi::MS_SLAVE => Some(PropagationType::Slave),
+        abi::MS_PRIVATE => Some(PropagationType::Private),
+        abi::MS_UNBINDABLE => Some(PropagationType::Unbindable),
+        _ => None,
+    }
+}
+
+/// Changes the target, in whatever namespace it is, and with `MS_REC` all below it.
+///
+/// # Errors
+/// As mount(2) says.
+pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
+    let Call { task, ns, target, flags } = call;
+    if !is_root(target) {
+        return Err(Errno::EINVAL); // 1
+    }
+    let to = type_of(flags & !(abi::MS_REC | abi::MS_SILENT)).ok_or(Errno::EINVAL)?; // 2
+    let done = with_locks(LockPlan::new(ns), |locks| {
+        let Some(home) = home(locks, &target.0)? else { return Err(Error::Invalid.into()) }; // 3
+        task.may_administer(&home).map_err(|_| Error::Permission)?; // 4
+        let mounts = if flags & abi::MS_REC != 0 {
+            locks.subtree(&target.0)
+        } else {
+            alloc::vec![Arc::clone(&target.0)]
+        };
+        change_types(locks, &mounts, to)?; // 5
+        Ok(Done::default())
+    });
+    done.map_err(Errno::from)
+}
+
+/// Changes all of `mounts`, parents first.
+///
+/// # Errors
+/// `ENOMEM`. Also: missing locks.
+pub(crate) fn change_types<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mounts: &[Arc<Mount<D>>],
+    to: PropagationType,
+) -> Result<(), Retry<D>> {
+    let missing = missing_groups(locks, mounts);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    for mount in mounts {
+        graph::change_type(locks, mount, to)?;
+    }
+    Ok(())
+}
