@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use syscalls::mountinfo::MountInfo;
 
 use crate::machine::Machine;
@@ -57,11 +58,14 @@ pub fn check() -> Result<()> {
 }
 
 /// What the whole process needs once, before the first [`Linux::new`]: helpers that end are forgotten at once, those of
-/// helpers too.
+/// helpers too; and all stay on one processor, since each has ids of its own to give to namespaces, whose order shows.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// Those of prctl(2) and sched_setaffinity(2).
 pub fn prepare() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(rustix::thread::sched_getcpu());
+    sched_setaffinity(None, &one).context("cannot stay on one processor")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("cannot become the parent of orphans")?;
     helper::forget_children();
