@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use mnt_table::attributes::Attributes;
 use mnt_table::mount::Unkept;
 use mnt_table::{Dentry, LockPlan, Mount, MountFlags, WriteSet, pin};
 use propagate::{Error, Retry, with_locks};
@@ -19,7 +20,8 @@ use crate::{Errno, FileSystems};
 pub(super) fn mount<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
     let done = with_locks(LockPlan::new(&call.ns), |locks| {
         let (mount, new) = new_flags(call, locks)?;
-        locks.set_flags(&mount, keeping_locks(mount.flags(), new));
+        let flags = keeping_locks(mount.flags(), new);
+        locks.set_attributes(&[Attributes { mount, flags, idmap: None }], |_| Ok::<_, Retry<D>>(()))?; // 4
         Ok(Done::default())
     });
     done.map_err(Errno::from)

@@ -8,7 +8,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::sync::Mutex;
-use mnt_table::{Dentry, Kind, MntNamespace, MountFlags, MountSpec, NamespaceSpec, PathRef, WriteSet, pin};
+use mnt_table::{
+    Dentry, Kind, MntNamespace, MountFlags, MountSpec, NamespaceSpec, PathRef, SuperBlock, WriteSet, pin,
+};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
 use crate::abi::dispatch;
@@ -189,7 +191,11 @@ impl Configure<TmpDentry> for Config {
         if self.empty {
             return Err(Errno::EINVAL);
         }
-        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        let read_only = flags.contains(SuperFlags::RDONLY);
+        if !root.super_block().active().set_read_only(read_only) {
+            return Err(Errno::EBUSY);
+        }
+        root.super_block().set_read_only(read_only);
         Ok(())
     }
 }
