@@ -28,7 +28,6 @@ pub(super) fn mount<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
 }
 
 /// The target, and the flags that it is to have (rows 1 to 3).
-#[expect(clippy::type_complexity, reason = "a pair")]
 fn new_flags<D: Dentry>(
     call: &Call<'_, D>,
     locks: &WriteSet<D>,
