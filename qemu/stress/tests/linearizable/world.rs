@@ -45,6 +45,10 @@ pub(crate) enum Answer {
     Lines(Vec<String>),
 }
 
+impl Answer {
+    pub(crate) const NO_MEMORY: Answer = Answer::Done(Err(linux_raw_sys::errno::ENOMEM));
+}
+
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
