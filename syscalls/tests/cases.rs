@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oracle::Model;
-use oracle::script::Script;
+use oracle::script::{Script, Section};
+use oracle::{Model, Session};
 
 fn scripts(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
@@ -20,9 +20,16 @@ fn scripts(folder: &str) -> Vec<PathBuf> {
 fn run(path: &Path) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let script = Script::parse(&text).map_err(|error| format!("{error:#}"))?;
-    let mut model = Model::new().map_err(|error| format!("{error:#}"))?;
-    script.run(&mut model).map_err(|error| format!("{error:#}"))?;
-    let violations = mnt_table::check::check(&model.namespaces()).violations;
+    script
+        .sections
+        .iter()
+        .try_for_each(|section| run_section(section).map_err(|why| format!("{}: {why}", section.title)))
+}
+
+fn run_section(section: &Section) -> Result<(), String> {
+    let mut session = Session::new(Model::new().map_err(|error| format!("{error:#}"))?);
+    section.run(&mut session).map_err(|error| format!("{error:#}"))?;
+    let violations = mnt_table::check::check(&session.machine.namespaces()).violations;
     if violations.is_empty() { Ok(()) } else { Err(violations.join("\n")) }
 }
 

@@ -1,8 +1,8 @@
 //! One program on two executors, compared after every step.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{Answer, Call, Executor, Linux, Model, Step, Views};
+use crate::{Answer, Linux, Model, Session, Step, Views};
 
 /// Where the two first differ.
 pub struct Difference {
@@ -18,9 +18,9 @@ pub struct Difference {
 
 /// Both executors, side by side.
 pub struct Pair {
-    linux: Linux,
+    linux: Session<Linux>,
     /// The crates.
-    pub model: Model,
+    pub model: Session<Model>,
     /// What the tasks saw after the last step.
     pub views: Views,
     /// How often an intended difference showed.
@@ -34,7 +34,8 @@ impl Pair {
     /// # Errors
     /// An executor could not be made.
     pub fn new(tasks_max: usize) -> Result<Self> {
-        let (mut linux, mut model) = (Linux::new(tasks_max)?, Model::beside_linux()?);
+        let (mut linux, mut model) =
+            (Session::new(Linux::new(tasks_max)?), Session::new(Model::beside_linux()?));
         let views = model.views()?;
         anyhow::ensure!(linux.views()? == views, "the two do not even begin alike");
         Ok(Pair { linux, model, views, intended: 0, steps: 0 })
@@ -49,28 +50,28 @@ impl Pair {
         let at = self.steps;
         self.steps += 1;
         if !self.model.has(step.task) {
-            return Ok(Ok(Answer::NO_TASK));
+            return Ok(Ok(Answer::Error(linux_raw_sys::errno::ESRCH)));
         }
         let mut ours = self.model.run(step)?;
-        let theirs = self.linux.run(step).with_context(|| format!("at `{step}`"))?;
-        if let Call::Umount { target, lazy: false } = &step.call
-            && (ours, theirs) == (Answer::BUSY, Answer::OK)
-            && self.model.umount_takes_chains(step.task, target)
+        let theirs = self.linux.run(step)?;
+        if let Some(target) = step.text().strip_prefix("umount ")
+            && (&ours, &theirs) == (&Answer::BUSY, &Answer::Ok)
+            && self.model.machine.umount_takes_chains(step.task, target)
         {
             // An intended difference. What went there goes here too.
             self.intended += 1;
-            let call = Call::Umount { target: target.clone(), lazy: true };
-            ours = self.model.run(&Step { task: step.task, call })?;
+            let lazily = Step::new(step.task, &format!("umount -l {target}")).map_err(anyhow::Error::msg)?;
+            ours = self.model.run(&lazily)?;
         }
         self.views = self.model.views()?;
         let wanted = self.linux.views()?;
-        let violations = mnt_table::check::check(&self.model.namespaces()).violations;
+        let violations = mnt_table::check::check(&self.model.machine.namespaces()).violations;
         if ours == theirs && self.views == wanted && violations.is_empty() {
             return Ok(Ok(theirs));
         }
         if !violations.is_empty() {
             // A broken table cannot be taken down; it stays until the process ends.
-            std::mem::forget(std::mem::replace(&mut self.model, Model::new()?));
+            std::mem::forget(std::mem::replace(&mut self.model, Session::new(Model::new()?)));
         }
         let views = (wanted, self.views.clone());
         Ok(Err(Box::new(Difference { at, answers: (theirs, ours), views, violations })))

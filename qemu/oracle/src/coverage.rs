@@ -3,44 +3,39 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::{Answer, Call, Step};
+use crate::{Answer, Step};
 
 /// Counts.
 #[derive(Default)]
-pub struct Coverage(BTreeMap<String, BTreeMap<Answer, u64>>);
+pub struct Coverage(BTreeMap<String, BTreeMap<String, u64>>);
 
 impl Coverage {
     /// One step more.
-    pub fn count(&mut self, step: &Step, answer: Answer) {
-        *self.0.entry(name(&step.call)).or_default().entry(answer).or_default() += 1;
+    pub fn count(&mut self, step: &Step, answer: &Answer) {
+        let word = match answer {
+            Answer::Error(_) => answer.to_string(),
+            Answer::Ok | Answer::Value(_) => "ok".to_owned(),
+        };
+        *self.0.entry(name(step)).or_default().entry(word).or_default() += 1;
     }
 }
 
-/// The call without its paths.
-fn name(call: &Call) -> String {
-    let text = call.to_string();
-    let words = text.split(' ').filter(|word| !word.contains(['/', '.']) || word.starts_with("-"));
-    match call {
-        Call::Mount { .. } => "mount -t tmpfs".to_owned(),
-        Call::Remount { .. } => "mount -o remount,bind".to_owned(),
-        Call::Umount { lazy, .. } => if *lazy { "umount -l" } else { "umount" }.to_owned(),
-        Call::Unshare | Call::Exit => text,
-        Call::Bind { .. } | Call::Move { .. } | Call::Make { .. } => {
-            words.take(2).collect::<Vec<_>>().join(" ")
-        }
-        _ => words.take(1).collect(),
-    }
+/// The verb with its options.
+fn name(step: &Step) -> String {
+    let text = step.text();
+    let text =
+        text.split_once("= ").filter(|(name, _)| name.starts_with(['@', '%'])).map_or(text, |(_, text)| text);
+    let mut words = text.split(' ');
+    let verb = words.next().unwrap_or_default().to_owned();
+    let options = words.filter(|word| word.starts_with('-') && word.len() > 1).map(|word| format!(" {word}"));
+    verb + &options.collect::<String>()
 }
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (call, answers) in &self.0 {
-            write!(f, "{call:24}")?;
-            let answers = answers.iter().map(|(answer, count)| {
-                let word = if *answer == Answer::OK { "ok".to_owned() } else { answer.to_string() };
-                format!(" {word} {count}")
-            });
-            writeln!(f, "{}", answers.collect::<Vec<_>>().join(","))?;
+            let answers = answers.iter().map(|(word, count)| format!(" {word} {count}"));
+            writeln!(f, "{call:40}{}", answers.collect::<Vec<_>>().join(","))?;
         }
         Ok(())
     }

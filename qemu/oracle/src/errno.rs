@@ -1,63 +1,27 @@
-//! What a call answered: nothing, or an error number with a name.
-
-use std::fmt;
+//! Error numbers and their names.
 
 use linux_raw_sys::errno as abi;
 
-/// What a call answered; 0 is success.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Answer(pub u32);
+/// A list of names of this crate's numbers, each beside its number.
+macro_rules! names {
+    ($($name:ident)*) => { &[$((stringify!($name), abi::$name)),*] };
+}
 
-/// The names that scripts use.
-const NAMES: [(&str, u32); 16] = [
-    ("EPERM", abi::EPERM),
-    ("ENOENT", abi::ENOENT),
-    ("ESRCH", abi::ESRCH),
-    ("EAGAIN", abi::EAGAIN),
-    ("ENOMEM", abi::ENOMEM),
-    ("EACCES", abi::EACCES),
-    ("EBUSY", abi::EBUSY),
-    ("EEXIST", abi::EEXIST),
-    ("ENODEV", abi::ENODEV),
-    ("ENOTDIR", abi::ENOTDIR),
-    ("EINVAL", abi::EINVAL),
-    ("ENOSPC", abi::ENOSPC),
-    ("EROFS", abi::EROFS),
-    ("ENAMETOOLONG", abi::ENAMETOOLONG),
-    ("ENOTEMPTY", abi::ENOTEMPTY),
-    ("ELOOP", abi::ELOOP),
+/// The errors that calls about mounts and files have.
+const NAMES: &[(&str, u32)] = names![
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV
+    ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE
+    ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP ENODATA EOVERFLOW EUSERS EOPNOTSUPP ESTALE EMSGSIZE
 ];
 
-impl Answer {
-    /// Success.
-    pub const OK: Answer = Answer(0);
-    /// `EBUSY`
-    pub const BUSY: Answer = Answer(abi::EBUSY);
-    /// The task does not exist (any more).
-    pub const NO_TASK: Answer = Answer(abi::ESRCH);
+/// The name of `number`, or the number.
+pub fn name(number: u32) -> String {
+    let known = NAMES.iter().find(|(_, known)| *known == number);
+    known.map_or_else(|| format!("E{number}"), |(name, _)| (*name).to_owned())
 }
 
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES.iter().find(|(_, number)| *number == self.0) {
-            Some((name, _)) => f.write_str(name),
-            None if self.0 == 0 => f.write_str("0"),
-            None => write!(f, "errno {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for Answer {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = NAMES.iter().find(|(name, _)| *name == text);
-        known.map(|(_, number)| Answer(*number)).ok_or_else(|| format!("no such error: {text}"))
-    }
+/// The number of `name`.
+pub fn number(name: &str) -> Option<u32> {
+    let known = NAMES.iter().find(|(known, _)| *known == name);
+    known.map(|(_, number)| *number).or_else(|| name.strip_prefix('E')?.parse().ok())
 }

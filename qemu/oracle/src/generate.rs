@@ -6,8 +6,7 @@ use rand::seq::IndexedRandom;
 
 use syscalls::mountinfo::MountInfo;
 
-use crate::call::OPTIONS;
-use crate::{Call, DIRECTORIES, Model, Step, Type, Views};
+use crate::{DIRECTORIES, Model, Step, Views};
 
 /// How large things get.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +21,11 @@ pub struct Limits {
 const MANY_LINES: usize = 30;
 
 /// Types to draw from.
-const TYPES: [Type; 8] = [
-    Type::Shared,
-    Type::Shared,
-    Type::Shared,
-    Type::Shared,
-    Type::Slave,
-    Type::Slave,
-    Type::Private,
-    Type::Unbindable,
-];
+const TYPES: [&str; 8] = ["shared", "shared", "shared", "shared", "slave", "slave", "private", "unbindable"];
+
+/// Options to draw from.
+const OPTIONS: [&str; 9] =
+    ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow"];
 
 /// Makes steps.
 pub struct Generator {
@@ -59,46 +53,56 @@ impl Generator {
         }
         let lines = views.0.iter().flatten().map(Vec::len).max().unwrap_or(0);
         let mut paths = Paths { rng, places: places(views, task) };
-        let call = match paths.rng.random_range(0..100) {
+        let text = match paths.rng.random_range(0..100) {
             _ if lines > MANY_LINES => {
                 let target = paths.upper();
-                Call::Umount { target, lazy: paths.rng.random_bool(0.7) }
+                format!("umount {}{target}", if paths.rng.random_bool(0.7) { "-l " } else { "" })
             }
-            0..14 => Call::Mount { target: paths.any() },
+            0..14 => format!("mount -t tmpfs none {}", paths.any()),
             14..32 => {
                 // A recursive bind can double what there is.
                 let recursive = lines < MANY_LINES / 2 && paths.rng.random_bool(0.4);
-                Call::Bind { source: paths.any(), target: paths.any(), recursive }
+                format!(
+                    "mount --{} {} {}",
+                    if recursive { "rbind" } else { "bind" },
+                    paths.any(),
+                    paths.any()
+                )
             }
-            32..42 => Call::Move { source: paths.upper(), target: paths.any() },
+            32..42 => format!("mount --move {} {}", paths.upper(), paths.any()),
             42..62 => {
                 let to = *TYPES.choose(paths.rng)?;
-                Call::Make { target: paths.mountpoint(), to, recursive: paths.rng.random_bool(0.25) }
+                let all = if paths.rng.random_bool(0.25) { "r" } else { "" };
+                format!("mount --make-{all}{to} {}", paths.mountpoint())
             }
             62..65 => {
-                let flags = (0..2).filter_map(|_| OPTIONS.choose(paths.rng)).map(|(_, flag)| flag);
-                Call::Remount { flags: flags.fold(0, |all, flag| all | flag), target: paths.mountpoint() }
+                let words: Vec<_> = (0..2).filter_map(|_| OPTIONS.choose(paths.rng)).copied().collect();
+                format!("mount -o remount,bind,{} {}", words.join(","), paths.mountpoint())
             }
-            65..80 => Call::Umount { target: paths.upper(), lazy: paths.rng.random_bool(0.35) },
+            65..80 => {
+                let target = paths.upper();
+                format!("umount {}{target}", if paths.rng.random_bool(0.35) { "-l " } else { "" })
+            }
             80..84 => {
                 let new_root = paths.upper();
                 let inside: Vec<usize> = (0..paths.places.len())
                     .filter(|at| paths.places[*at].path.starts_with(&new_root))
                     .collect();
                 let put_old = inside.choose(paths.rng).and_then(|at| paths.places[*at].below(paths.rng));
-                Call::PivotRoot { put_old: put_old.unwrap_or_else(|| paths.any()), new_root }
+                let put_old = put_old.unwrap_or_else(|| paths.any());
+                format!("pivot_root {new_root} {put_old}")
             }
-            84..88 => Call::Cd { path: paths.any() },
-            88..90 => Call::Chroot { path: paths.any() },
-            90..95 if model.namespaces().len() < self.limits.namespaces => Call::Unshare,
+            84..88 => format!("cd {}", paths.any()),
+            88..90 => format!("chroot {}", paths.any()),
+            90..95 if model.namespaces().len() < self.limits.namespaces => "unshare --mount".to_owned(),
             95..99 if self.tasks < self.limits.tasks => {
                 self.tasks += 1;
-                Call::Fork { child: self.tasks - 1 }
+                format!("fork t{}", self.tasks - 1)
             }
-            99 if tasks.len() > 1 => Call::Exit,
-            _ => Call::Umount { target: paths.mountpoint(), lazy: false },
+            99 if tasks.len() > 1 => "exit".to_owned(),
+            _ => format!("umount {}", paths.mountpoint()),
         };
-        Some(Step { task, call })
+        Some(Step::new(task, &text).expect("the language has all that is made here"))
     }
 }
 

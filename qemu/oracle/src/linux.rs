@@ -1,29 +1,40 @@
-//! The running kernel as an executor: each task is a process in a mount namespace that is not this machine's.
+//! The running kernel as a machine: each task is a process in a mount namespace that is not this machine's.
 //!
-//! The driver forks the first helper, which unshares, makes everything private, mounts a fresh file system, pivots into
-//! it and detaches the old root ([`helper`]). It reads one operation per line from a socket and answers with an error
-//! number. A `fork` makes the next helper, which serves a socket of its own: all sockets are made beforehand. The driver
-//! reads `/proc/PID/mountinfo` anew after each step, since an open one keeps showing the namespace and root that the
-//! task had before.
+//! 1. The driver makes a socket for each task that there can be, and clones the first helper ([`helper`]). That one
+//!    unshares, makes everything private, mounts a tmpfs, pivots into it and detaches the old root.
+//! 2. A request is one message and so is its answer ([`wire`]): raw calls, whose arguments the helper lays out in memory
+//!    ([`arena`]) before it makes them; or a clone, whose child serves the next socket.
+//! 3. The driver reads `/proc/PID/mountinfo` anew after each step, since an open one keeps showing the namespace and root
+//!    that the task had before.
 //!
 //! Helpers end when their socket does, so none outlives the driver.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use syscalls::mountinfo::MountInfo;
 
-use crate::{Answer, Call, Executor, Step, Views};
+use crate::machine::Machine;
+use crate::raw::{Raw, Reply};
+use wire::{MESSAGE_MAX, Reader, Request, Writer};
 
+mod arena;
 mod helper;
+mod wire;
 
-/// The oldest kernel whose rules are those that the crates follow.
-const OLDEST: (u32, u32) = (6, 15);
+/// The oldest kernel whose rules are those that the crates follow, and that has all calls.
+const OLDEST: (u32, u32) = (6, 18);
+
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether this machine can be asked.
 ///
@@ -47,11 +58,14 @@ pub fn check() -> Result<()> {
 }
 
 /// What the whole process needs once, before the first [`Linux::new`]: helpers that end are forgotten at once, those of
-/// helpers too.
+/// helpers too; and all stay on one processor, since each has ids of its own to give to namespaces, whose order shows.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// Those of prctl(2) and sched_setaffinity(2).
 pub fn prepare() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(rustix::thread::sched_getcpu());
+    sched_setaffinity(None, &one).context("cannot stay on one processor")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("cannot become the parent of orphans")?;
     helper::forget_children();
@@ -63,28 +77,23 @@ struct Process {
     pid: Pid,
     /// Becomes readable when the process is gone.
     end: OwnedFd,
-    socket: UnixStream,
+    socket: OwnedFd,
 }
 
 impl Process {
-    fn new(pid: i32, socket: UnixStream) -> Result<Self> {
+    fn new(pid: i32, socket: OwnedFd) -> Result<Self> {
         let pid = Pid::from_raw(pid).context("a helper without a pid")?;
         let end = pidfd_open(pid, PidfdFlags::empty()).context("a helper is gone already")?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).context("cannot set a timeout")?;
         Ok(Process { pid, end, socket })
     }
 
-    /// Sends one operation and waits for its answer: an error number, and the pid of a child or 0.
-    fn call(&mut self, call: &Call) -> Result<(Answer, i32)> {
-        let mut reply = [0; 8];
-        let line = format!("{call}\n");
-        self.socket
-            .write_all(line.as_bytes())
-            .and_then(|()| self.socket.read_exact(&mut reply))
-            .with_context(|| {
-                format!("the helper {} is gone; it was asked to `{call}`", self.pid.as_raw_nonzero())
-            })?;
-        let number = |at: usize| i32::from_ne_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
-        Ok((Answer(number(0) as u32), number(4)))
+    /// Waits for the answers to a request.
+    fn receive(&self, buffer: &mut [u8], count: usize) -> Result<Vec<Reply>> {
+        let (len, _) = recv(&self.socket, &mut *buffer, RecvFlags::empty()).context("no answer")?;
+        let mut reader = Reader(&buffer[..len]);
+        let replies: Option<Vec<_>> = (0..count).map(|_| reader.reply()).collect();
+        replies.with_context(|| format!("the helper {} is gone", self.pid.as_raw_nonzero()))
     }
 
     /// Ends it, and waits for the end: its namespace is gone then, unless others are in it.
@@ -94,11 +103,13 @@ impl Process {
         Ok(())
     }
 
-    fn mountinfo(&self) -> Result<Vec<MountInfo>> {
+    fn mountinfo(&self, buffer: &mut Vec<u8>) -> Result<Vec<MountInfo>> {
         let path = format!("/proc/{}/mountinfo", self.pid.as_raw_nonzero());
-        let text = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| MountInfo::parse(line).map_err(|error| anyhow::anyhow!("{path}: {error}"))).collect()
+        let mut file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        buffer.clear();
+        file.read_to_end(buffer).with_context(|| format!("cannot read {path}"))?;
+        let lines = buffer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| MountInfo::parse(line).map_err(|error| anyhow!("{path}: {error}"))).collect()
     }
 }
 
@@ -106,7 +117,8 @@ impl Process {
 pub struct Linux {
     tasks: Vec<Option<Process>>,
     /// The driver's ends of the sockets of tasks that are not there yet.
-    sockets: Vec<Option<UnixStream>>,
+    sockets: Vec<Option<OwnedFd>>,
+    buffer: Vec<u8>,
 }
 
 impl Linux {
@@ -115,47 +127,74 @@ impl Linux {
     /// # Errors
     /// The machine cannot make a process or a namespace.
     pub fn new(tasks_max: usize) -> Result<Self> {
-        let mut ours = Vec::new();
-        let mut theirs = Vec::new();
-        for _ in 0..tasks_max {
-            let (our, their) = UnixStream::pair().context("cannot make a socket")?;
-            ours.push(Some(our));
-            theirs.push(their);
-        }
-        let pid = helper::start(&mut ours, theirs)?;
-        let socket = ours[0].take().context("a program has at least one task")?;
-        let mut first = Process::new(pid, socket)?;
-        let mut ready = [0; 8];
-        first.socket.read_exact(&mut ready).context("the first helper could not make its namespace")?;
-        Ok(Linux { tasks: vec![Some(first)], sockets: ours })
+        let (ours, theirs) = helper::sockets(tasks_max).context("cannot make sockets")?;
+        let mut sockets: Vec<_> = ours.into_iter().map(Some).collect();
+        let pid = helper::start(&theirs)?;
+        let socket = sockets[0].take().context("a program has at least one task")?;
+        let first = Process::new(pid, socket)?;
+        // So that the end of the last helper ends a wait for it.
+        drop(theirs);
+        let mut buffer = vec![0; MESSAGE_MAX];
+        first.receive(&mut buffer, 1).context("the first helper could not make its namespace")?;
+        Ok(Linux { tasks: vec![Some(first)], sockets, buffer })
+    }
+
+    fn ask(&mut self, task: usize, request: &Request, count: usize) -> Result<Vec<Reply>> {
+        let process = self.tasks.get(task).and_then(Option::as_ref);
+        let process = process.with_context(|| format!("task {task} is gone"))?;
+        let mut message = Writer::default();
+        message.request(request);
+        send(&process.socket, &message.0, SendFlags::NOSIGNAL).context("cannot send")?;
+        self.buffer.resize(MESSAGE_MAX, 0);
+        process.receive(&mut self.buffer, count)
+    }
+
+    fn ask_one(&mut self, task: usize, request: &Request) -> Result<Reply> {
+        Ok(self.ask(task, request, 1)?.remove(0))
     }
 }
 
-impl Executor for Linux {
-    fn run(&mut self, step: &Step) -> Result<Answer> {
-        let Some(Some(process)) = self.tasks.get_mut(step.task) else { bail!("task {} is gone", step.task) };
-        if step.call == Call::Exit {
-            self.tasks[step.task].take().map_or(Ok(()), Process::end)?;
-            return Ok(Answer::OK);
-        }
-        let (answer, pid) = process.call(&step.call)?;
-        if let Call::Fork { child } = step.call {
-            ensure!(answer == Answer::OK, "a helper cannot fork: {answer}");
-            let socket = self.sockets.get_mut(child).and_then(Option::take);
-            let socket = socket.with_context(|| format!("a program makes task {child} once at most"))?;
-            if self.tasks.len() <= child {
-                self.tasks.resize_with(child + 1, || None);
-            }
-            self.tasks[child] = Some(Process::new(pid, socket)?);
-        }
-        Ok(answer)
+impl Machine for Linux {
+    fn calls(&mut self, task: usize, calls: &[Raw]) -> Result<Vec<Reply>> {
+        self.ask(task, &Request::Calls(calls.to_vec()), calls.len())
     }
 
-    fn views(&mut self) -> Result<Views> {
-        let see = |task: &Option<Process>| task.as_ref().map(Process::mountinfo).transpose();
-        let mut views = Views(self.tasks.iter().map(see).collect::<Result<_>>()?);
-        views.normalise();
-        Ok(views)
+    fn clone_task(&mut self, task: usize, child: usize, flags: u64) -> Result<Reply> {
+        let socket = self.sockets.get_mut(child).and_then(Option::take);
+        let socket = socket.with_context(|| format!("a program makes task {child} once at most"))?;
+        let reply = self.ask_one(task, &Request::Clone { flags, child: child as u32 })?;
+        if reply.errno() != 0 {
+            self.sockets[child] = Some(socket);
+            return Ok(reply);
+        }
+        if self.tasks.len() <= child {
+            self.tasks.resize_with(child + 1, || None);
+        }
+        self.tasks[child] = Some(Process::new(reply.result as i32, socket)?);
+        Ok(reply)
+    }
+
+    fn map_root(&mut self, task: usize) -> Result<Reply> {
+        self.ask_one(task, &Request::MapRoot)
+    }
+
+    fn exit(&mut self, task: usize) -> Result<()> {
+        self.tasks.get_mut(task).and_then(Option::take).map_or(Ok(()), Process::end)
+    }
+
+    fn pid(&self, task: usize) -> Option<i32> {
+        let process = self.tasks.get(task)?.as_ref()?;
+        Some(process.pid.as_raw_nonzero().get())
+    }
+
+    fn proc_fd(&self) -> i32 {
+        helper::PROC
+    }
+
+    fn mountinfo(&mut self) -> Result<Vec<Option<Vec<MountInfo>>>> {
+        let buffer = &mut self.buffer;
+        let see = |task: &Option<Process>| task.as_ref().map(|task| task.mountinfo(buffer)).transpose();
+        self.tasks.iter().map(see).collect()
     }
 }
 

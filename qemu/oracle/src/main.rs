@@ -12,7 +12,7 @@ use oracle::generate::{Generator, Limits};
 use oracle::script::{Script, record, rewrite};
 use oracle::shrink::shrink;
 use oracle::view::difference;
-use oracle::{Answer, Linux, Model, Step, linux};
+use oracle::{Linux, Model, Session, Step, linux};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -62,7 +62,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     linux::check()?;
     linux::prepare()?;
     for path in &args.record {
-        let text = rewrite(&text(path)?, &mut Linux::new(RECORDED_TASKS)?)
+        let text = rewrite(&text(path)?, || Linux::new(RECORDED_TASKS))
             .with_context(|| path.display().to_string())?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -96,19 +96,21 @@ fn read(path: &Path) -> Result<Script> {
 }
 
 fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
-    let mut failed = 0;
+    let (mut sections, mut failed) = (0, 0);
     for path in paths {
-        let script = read(path)?;
-        let on_linux = script.run(&mut Linux::new(script.tasks())?);
-        let on_model = script.run(&mut Model::beside_linux()?);
-        for (name, result) in [("Linux", on_linux), ("the mount table", on_model)] {
-            if let Err(error) = result {
-                failed += 1;
-                println!("{}: on {name}: {error:#}", path.display());
+        for section in &read(path)?.sections {
+            sections += 1;
+            let on_linux = section.run(&mut Session::new(Linux::new(section.tasks())?));
+            let on_model = section.run(&mut Session::new(Model::beside_linux()?));
+            for (name, result) in [("Linux", on_linux), ("the mount table", on_model)] {
+                if let Err(error) = result {
+                    failed += 1;
+                    println!("{}: {}: on {name}: {error:#}", path.display(), section.title);
+                }
             }
         }
     }
-    println!("{} scripts, {failed} failures", paths.len());
+    println!("{} files, {sections} programs, {failed} failures", paths.len());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -125,13 +127,13 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
         let mut generator = Generator::new(limits);
         let mut program = Vec::new();
         for _ in 0..args.length.min(args.ops - done) {
-            let Some(step) = generator.next(&mut rng, &pair.model, &pair.views) else { break };
+            let Some(step) = generator.next(&mut rng, &pair.model.machine, &pair.views) else { break };
             program.push(step);
             done += 1;
             match pair.step(&program[program.len() - 1])? {
                 Ok(answer) => {
-                    succeeded += u64::from(answer == Answer::OK);
-                    coverage.count(&program[program.len() - 1], answer);
+                    succeeded += u64::from(answer.is_ok());
+                    coverage.count(&program[program.len() - 1], &answer);
                 }
                 Err(found) => {
                     println!("seed {seed}: a difference after {done} operations, in program {programs}");
@@ -160,8 +162,8 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
 
 fn show(program: &[Step], found: &Difference, limits: Limits) -> Result<()> {
     println!("\nThe shortest program found, with Linux's answers:\n");
-    print!("{}", record(program, &mut Linux::new(limits.tasks)?)?);
-    let (linux, model) = found.answers;
+    print!("{}", record(program, &mut Session::new(Linux::new(limits.tasks)?))?);
+    let (linux, model) = &found.answers;
     println!("\nThe last step answers {linux} on Linux, {model} here.");
     found.violations.iter().for_each(|line| println!("Broken here: {line}"));
     println!(

@@ -1,119 +1,85 @@
-//! The crates of this project as an executor, in this process.
+//! The crates of this project as a machine, in this process: a small kernel around them.
+//!
+//! | module | what |
+//! |---|---|
+//! | `kernel` | what the crates ask of a kernel, for one call of one task |
+//! | `memory` | user memory, laid out as a helper on Linux lays it out |
+//! | `files`, `open`, `paths` | the calls about files, over the `tmpfs` crate; open files; names of places |
+//! | `types` | file system types |
+//! | `proc`, `nsfs` | what proc shows of tasks; the files of namespaces |
+//!
+//! Everything about mounts goes through [`syscalls::abi::dispatch`] with the registers of the call.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, anyhow};
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::SuperBlockRef;
+use mnt_table::user_ns::{IdMaps, IdRange};
 use mnt_table::walk::{Last, walk_to_change};
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::{
+    Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, UserNs, WriteSet, pin,
+};
 use propagate::receivers::depth_first;
 use propagate::{Retry, with_locks};
-use syscalls::context::Log;
-use syscalls::file_system::{Configure, FileSystemType, Purpose, Request, SuperFlags};
+use syscalls::abi::dispatch;
+use syscalls::file_system::SuperFlags;
 use syscalls::listing::mountinfo;
-use syscalls::mount::mount;
-use syscalls::pivot_root::pivot_root;
-use syscalls::umount::umount2;
-use syscalls::{Errno, FileSystems, Show, Task};
-use tmpfs::{Options, TmpDentry, TmpSuperBlock};
+use syscalls::mountinfo::MountInfo;
+use syscalls::nsfs::Namespaces;
+use syscalls::{Errno, File, Task};
+use tmpfs::TmpDentry;
 
-use crate::{Answer, Call, DIRECTORIES, Executor, Step, Views};
+use crate::DIRECTORIES;
+use crate::machine::Machine;
+use crate::raw::{Raw, Reply};
+use files::Failure;
+use kernel::{Call, Process, World};
+use memory::Memory;
+use nsfs::Nsfs;
+use open::Open;
+use types::Types;
 
-/// Tasks in namespaces of in-memory file systems. Task 0 exists from the start: its root is a file system with the fixed
-/// directories, mounted over the hidden root of its namespace.
+mod files;
+mod kernel;
+mod memory;
+mod nsfs;
+mod open;
+mod paths;
+mod proc;
+mod types;
+
+/// Tasks in namespaces of in-memory file systems; see [`Machine`].
 pub struct Model {
-    tasks: Vec<Option<Task<TmpDentry>>>,
-    files: Files,
+    world: World,
+    processes: Vec<Option<Process>>,
     /// Whether copies of namespaces forget which mounts are unbindable, as Linux 6.18 does.
     forgets_unbindable: bool,
+    /// Keeps the mounts that are in nobody's namespace.
+    _internal: Vec<Arc<MntNamespace<TmpDentry>>>,
 }
 
-/// File systems: each mount is of a fresh one.
-struct Files(Arc<Fresh>);
+/// The pid of task 0; the others follow in the order of their numbers.
+const FIRST_PID: i32 = 100;
 
-struct Fresh {
-    next: AtomicU32,
+/// The descriptor of proc that every task has.
+const PROC: i32 = 0;
+
+/// A namespace with one mount.
+fn namespace(
+    root: &SuperBlockRef<TmpDentry>,
+) -> Result<(Arc<MntNamespace<TmpDentry>>, Arc<Mount<TmpDentry>>)> {
+    let no_memory = || anyhow!("out of memory");
+    let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
+    let mut locks = WriteSet::one(&ns);
+    let mount = locks.new_mount(&ns, spec(root)).map_err(|_| no_memory())?;
+    locks.attach_root(&ns, &mount);
+    drop(locks);
+    Ok((ns, mount))
 }
 
-impl Files {
-    fn fresh(&self) -> Result<SuperBlockRef<TmpDentry>, Errno> {
-        // Relaxed: a number.
-        let dev = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
-        let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
-        let held = SuperBlockRef::new(Arc::clone(&root));
-        for path in DIRECTORIES {
-            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let parent = match above {
-                "" => Arc::clone(&root),
-                above => root.lookup(above.as_bytes(), &pin()).map(Arc::clone).map_err(|_| Errno::ENOENT)?,
-            };
-            parent.mkdir(name.as_bytes()).map_err(|_| Errno::ENOMEM)?;
-        }
-        Ok(held)
-    }
-}
-
-impl FileSystems<TmpDentry> for Files {
-    fn file_system(&self, name: &[u8]) -> Option<Arc<dyn FileSystemType<TmpDentry>>> {
-        (name == b"tmpfs").then(|| Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>)
-    }
-
-    fn type_of(&self, _root: &Arc<TmpDentry>) -> Arc<dyn FileSystemType<TmpDentry>> {
-        Arc::clone(&self.0) as Arc<dyn FileSystemType<TmpDentry>>
-    }
-
-    fn super_flags(&self, root: &Arc<TmpDentry>) -> SuperFlags {
-        if root.super_block().is_read_only() { SuperFlags::RDONLY } else { SuperFlags::empty() }
-    }
-}
-
-impl FileSystemType<TmpDentry> for Fresh {
-    fn name(&self) -> &[u8] {
-        b"tmpfs"
-    }
-
-    fn configure(
-        self: Arc<Self>,
-        _purpose: Purpose<'_, TmpDentry>,
-    ) -> Result<Box<dyn Configure<TmpDentry>>, Errno> {
-        Ok(Box::new(Files(self)))
-    }
-}
-
-impl Configure<TmpDentry> for Files {
-    fn get_tree(
-        &mut self,
-        _request: &Request<'_>,
-        _log: &mut Log,
-    ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
-        self.fresh()
-    }
-
-    fn reconfigure(&mut self, root: &Arc<TmpDentry>, flags: SuperFlags, _log: &mut Log) -> Result<(), Errno> {
-        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
-        Ok(())
-    }
-}
-
-impl Show<TmpDentry> for Files {
-    fn device(&self, root: &Arc<TmpDentry>) -> (u32, u32) {
-        (0, root.super_block().dev())
-    }
-
-    fn fs_type(&self, root: &Arc<TmpDentry>) -> Vec<u8> {
-        root.super_block().fs_type().to_vec()
-    }
-
-    fn options(&self, root: &Arc<TmpDentry>) -> Vec<u8> {
-        if root.super_block().is_read_only() { b"ro".to_vec() } else { b"rw".to_vec() }
-    }
-
-    fn root_name(&self, _root: &Arc<TmpDentry>) -> Option<Vec<u8>> {
-        None
-    }
+fn spec(root: &SuperBlockRef<TmpDentry>) -> MountSpec<TmpDentry> {
+    MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
 }
 
 impl Model {
@@ -122,23 +88,75 @@ impl Model {
     /// # Errors
     /// Out of memory.
     pub fn new() -> Result<Self> {
-        let files = Files(Arc::new(Fresh { next: AtomicU32::new(1) }));
-        let failed = |what| move |_| anyhow!("the mount table cannot make {what}");
-        let ns = MntNamespace::new(Kind::Ordinary).map_err(failed("a namespace"))?;
-        let (hidden, base) = (files.fresh()?, files.fresh()?);
+        let no_memory = || anyhow!("out of memory");
+        let types = Types::new();
+        let fresh = |fs_type| types.instances().fresh(fs_type, SuperFlags::empty(), &UserNs::INITIAL);
+        let (files_ns, files_mount) = namespace(&fresh("nsfs")?)?;
+        let nsfs = Arc::new(Nsfs::new(files_mount));
+        types.instances().processes.set_nsfs(&nsfs);
+        let proc = fresh("proc")?;
+        types.instances().processes.fill(proc.root())?;
+        let (proc_ns, proc_mount) = namespace(&proc)?;
+        let (ns, top) = namespace(&fresh("tmpfs")?)?;
+        let base = fresh("tmpfs")?;
+        for path in DIRECTORIES {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = match above {
+                "" => Arc::clone(base.root()),
+                above => mnt_table::Dentry::lookup(&**base.root(), above.as_bytes(), &pin())
+                    .map(Arc::clone)
+                    .map_err(|_| no_memory())?,
+            };
+            parent.mkdir(name.as_bytes()).map_err(|_| no_memory())?;
+        }
         let mut locks = WriteSet::one(&ns);
-        let spec = |root: &SuperBlockRef<TmpDentry>| {
-            MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
-        };
-        let top = locks.new_mount(&ns, spec(&hidden)).map_err(|_| anyhow!("out of memory"))?;
-        locks.attach_root(&ns, &top);
-        let root = locks.new_mount(&ns, spec(&base)).map_err(|_| anyhow!("out of memory"))?;
-        let joint = locks.prepare(&root, &top, top.root()).map_err(|_| anyhow!("out of memory"))?;
+        let root = locks.new_mount(&ns, spec(&base)).map_err(|_| no_memory())?;
+        let joint = locks.prepare(&root, &top, top.root()).map_err(|_| no_memory())?;
         locks.attach(&root, joint, &pin());
         drop(locks);
-        let at = root.keep(&pin()).map_err(|_| anyhow!("a fresh mount is busy"))?;
-        let task = Task::new(&ns, &PathRef { mount: at, dentry: Arc::clone(root.root()) })?;
-        Ok(Model { tasks: vec![Some(task)], files, forgets_unbindable: false })
+        let at = |mount: &Arc<Mount<TmpDentry>>| {
+            let kept = mount.keep(&pin()).map_err(|_| anyhow!("a fresh mount is busy"))?;
+            Ok::<_, anyhow::Error>(PathRef { mount: kept, dentry: Arc::clone(mount.root()) })
+        };
+        let task = Arc::new(Task::new(&ns, &at(&root)?)?);
+        let namespaces = Namespaces::new();
+        namespaces.add(&ns);
+        let world = World { types, namespaces, nsfs };
+        let mut model = Model {
+            world,
+            processes: Vec::new(),
+            forgets_unbindable: false,
+            _internal: vec![files_ns, proc_ns],
+        };
+        let proc = Open::place(File::at(at(&proc_mount)?));
+        model.add(0, task, vec![Some(proc)], Vec::new());
+        Ok(model)
+    }
+
+    fn add(
+        &mut self,
+        number: usize,
+        task: Arc<Task<TmpDentry>>,
+        fds: Vec<Option<Arc<Open>>>,
+        mapped: Vec<Arc<Open>>,
+    ) {
+        let pid = FIRST_PID + number as i32;
+        let processes = &self.world.types.instances().processes;
+        processes.add(pid, &task);
+        for (fd, open) in fds.iter().enumerate() {
+            processes.set_fd(pid, fd as i32, open.as_ref(), &task);
+        }
+        if self.processes.len() <= number {
+            self.processes.resize_with(number + 1, || None);
+        }
+        let process = Process {
+            pid,
+            task,
+            fds: Mutex::new(fds),
+            mapped: Mutex::new(mapped),
+            makes_pids: Mutex::new(false),
+        };
+        self.processes[number] = Some(process);
     }
 
     /// As [`Model::new`], to be compared with Linux 6.18; see the crate's header.
@@ -151,13 +169,13 @@ impl Model {
 
     /// The numbers of the tasks that exist.
     pub fn tasks(&self) -> impl Iterator<Item = usize> {
-        self.tasks.iter().enumerate().filter(|(_, task)| task.is_some()).map(|(number, _)| number)
+        self.processes.iter().enumerate().filter(|(_, task)| task.is_some()).map(|(number, _)| number)
     }
 
     /// All namespaces that have tasks, each once.
     pub fn namespaces(&self) -> Vec<Arc<MntNamespace<TmpDentry>>> {
         let mut found: Vec<Arc<MntNamespace<TmpDentry>>> = Vec::new();
-        for ns in self.tasks.iter().flatten().map(Task::namespace) {
+        for ns in self.processes.iter().flatten().map(|process| process.task.namespace()) {
             if !found.iter().any(|other| Arc::ptr_eq(other, &ns)) {
                 found.push(ns);
             }
@@ -167,13 +185,14 @@ impl Model {
 
     /// Whether task `number` exists.
     pub fn has(&self, number: usize) -> bool {
-        self.tasks.get(number).is_some_and(Option::is_some)
+        self.processes.get(number).is_some_and(Option::is_some)
     }
 
     /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
     /// of which Linux 6.18 does not ask whether they are in use.
     pub(crate) fn umount_takes_chains(&self, number: usize, target: &str) -> bool {
-        let Some(Some(task)) = self.tasks.get(number) else { return false };
+        let Some(Some(process)) = self.processes.get(number) else { return false };
+        let task = &process.task;
         let Ok((mount, _)) = walk_to_change(&task.fs(), target.as_bytes(), Last::FollowAndCross) else {
             return false;
         };
@@ -191,54 +210,34 @@ impl Model {
         found.unwrap_or(false)
     }
 
-    fn call(&mut self, number: usize, call: &Call) -> Result<(), Errno> {
-        let task = self.tasks[number].as_ref().expect("the caller asked whether the task exists");
-        let mount = |source: &str, target: &str, fs_type: Option<&[u8]>, flags| {
-            mount(task, &self.files, Some(source.as_bytes()), target.as_bytes(), fs_type, flags, b"")
-                .map(|_| ())
+    fn process(&self, task: usize) -> Result<&Process> {
+        self.processes.get(task).and_then(Option::as_ref).ok_or_else(|| anyhow!("task {task} is gone"))
+    }
+
+    fn call(&self, task: usize, raw: &Raw) -> Result<Reply> {
+        let process = self.process(task)?;
+        self.world.types.instances().processes.set_current(process.pid, &process.task);
+        let (memory, registers) = Memory::new(&raw.args);
+        let call = Call { world: &self.world, process, memory };
+        let before = process.task.namespace().id();
+        let result = match raw.nr {
+            abi::__NR_pidfd_open => {
+                let found =
+                    self.processes.iter().flatten().find(|process| process.pid == registers[0] as i32);
+                found.map_or(Err(Failure(Errno::ESRCH.raw())), |found| {
+                    call.open_process(Arc::clone(&found.task))
+                })
+            }
+            nr => match call.file_call(nr, registers) {
+                Some(result) => result,
+                None => dispatch(&call, nr as usize, registers).map_err(Failure::from),
+            },
         };
-        let recursive = |on: &bool| if *on { abi::MS_REC } else { 0 };
-        match call {
-            Call::Mount { target } => mount("none", target, Some(b"tmpfs"), 0),
-            Call::Bind { source, target, recursive: all } => {
-                mount(source, target, None, abi::MS_BIND | recursive(all))
-            }
-            Call::Move { source, target } => mount(source, target, None, abi::MS_MOVE),
-            Call::Make { target, to, recursive: all } => {
-                mount("none", target, None, to.flag() | recursive(all))
-            }
-            Call::Remount { target, flags } => {
-                mount("none", target, None, abi::MS_REMOUNT | abi::MS_BIND | flags)
-            }
-            Call::Umount { target, lazy } => {
-                let flags = if *lazy { abi::MNT_DETACH } else { 0 };
-                umount2(task, target.as_bytes(), flags).map(|_| ())
-            }
-            Call::PivotRoot { new_root, put_old } => {
-                pivot_root(task, new_root.as_bytes(), put_old.as_bytes())
-            }
-            Call::Cd { path } => task.chdir(path.as_bytes()),
-            Call::Chroot { path } => task.chroot(path.as_bytes()),
-            Call::Unshare => {
-                task.unshare_mounts()?;
-                if self.forgets_unbindable {
-                    forget_unbindable(&task.namespace());
-                }
-                Ok(())
-            }
-            Call::Fork { child } => {
-                let child_task = task.fork();
-                if self.tasks.len() <= *child {
-                    self.tasks.resize_with(child + 1, || None);
-                }
-                self.tasks[*child] = Some(child_task);
-                Ok(())
-            }
-            Call::Exit => {
-                self.tasks[number] = None;
-                Ok(())
-            }
+        if self.forgets_unbindable && raw.nr == abi::__NR_unshare && process.task.namespace().id() != before {
+            forget_unbindable(&process.task.namespace());
         }
+        let result = result.map_or_else(|Failure(errno)| -i64::from(errno), |value| value as i64);
+        Ok(Reply { result, memory: call.memory.outputs(&raw.args) })
     }
 }
 
@@ -248,17 +247,58 @@ fn forget_unbindable(ns: &Arc<MntNamespace<TmpDentry>>) {
     mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
 }
 
-impl Executor for Model {
-    fn run(&mut self, step: &Step) -> Result<Answer> {
-        Ok(self.call(step.task, &step.call).map_or_else(|errno| Answer(errno.raw()), |()| Answer::OK))
+impl Machine for Model {
+    fn calls(&mut self, task: usize, calls: &[Raw]) -> Result<Vec<Reply>> {
+        calls.iter().map(|raw| self.call(task, raw)).collect()
     }
 
-    fn views(&mut self) -> Result<Views> {
-        let see = |task: &Option<Task<TmpDentry>>| {
-            task.as_ref().map(|task| mountinfo(task, &self.files)).transpose()
+    fn clone_task(&mut self, task: usize, child: usize, flags: u64) -> Result<Reply> {
+        let process = self.process(task)?;
+        let (memory, _) = Memory::new(&[const { crate::raw::Arg::Int(0) }; 6]);
+        let call = Call { world: &self.world, process, memory };
+        let made = match syscalls::namespaces::clone(&call, flags) {
+            Ok(made) => Arc::new(made),
+            Err(errno) => return Ok(Reply { result: -i64::from(errno.raw()), memory: Vec::new() }),
         };
-        let mut views = Views(self.tasks.iter().map(see).collect::<Result<_, _>>()?);
-        views.normalise();
-        Ok(views)
+        if *process.makes_pids.lock().expect("no panic") {
+            let owner = made.credentials().user_ns.id();
+            self.world.types.instances().pid_owners.lock().expect("no panic").push(owner);
+        }
+        if self.forgets_unbindable && made.namespace().id() != process.task.namespace().id() {
+            forget_unbindable(&made.namespace());
+        }
+        let fds = process.fds.lock().expect("no panic").clone();
+        let mapped = process.mapped.lock().expect("no panic").clone();
+        self.add(child, made, fds, mapped);
+        Ok(Reply { result: i64::from(FIRST_PID) + child as i64, memory: Vec::new() })
+    }
+
+    fn map_root(&mut self, task: usize) -> Result<Reply> {
+        let credentials = self.process(task)?.task.credentials();
+        let one = |id| Arc::from([IdRange { inside: 0, outside: id, count: 1 }]);
+        credentials.user_ns.set_maps(IdMaps { uids: one(0), gids: one(0) });
+        Ok(Reply::default())
+    }
+
+    fn exit(&mut self, task: usize) -> Result<()> {
+        if let Some(process) = self.processes.get_mut(task).and_then(Option::take) {
+            self.world.types.instances().processes.remove(process.pid);
+        }
+        Ok(())
+    }
+
+    fn pid(&self, task: usize) -> Option<i32> {
+        Some(self.processes.get(task)?.as_ref()?.pid)
+    }
+
+    fn proc_fd(&self) -> i32 {
+        PROC
+    }
+
+    fn mountinfo(&mut self) -> Result<Vec<Option<Vec<MountInfo>>>> {
+        let see = |process: &Option<Process>| {
+            process.as_ref().map(|process| mountinfo(&process.task, &self.world)).transpose()
+        };
+        Ok(self.processes.iter().map(see).collect::<Result<_, _>>()?)
     }
 }

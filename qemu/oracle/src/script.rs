@@ -1,24 +1,31 @@
-//! A program with the wanted answers in it.
+//! Programs with the wanted answers in them.
 //!
 //! ```text
-//! # What is mounted on a shared mount shows in its peers.
+//! == What is mounted on a shared mount shows in its peers.
+//! # rules: 4.3, B39
 //! t0$ mount -t tmpfs none /a
 //! t0$ mount --make-shared /a
 //! t0$ mount --bind /a /b
-//! t0$ mount --bind /a/none /b              => ENOENT
+//! t0$ mount --bind /a/none /b                        => ENOENT
+//! t0$ ls /a/x                                        => nothing
 //! t0> 1 2 0:1 / / rw,relatime - tmpfs none rw
 //! ```
 //!
-//! A line with `$` is a step; it succeeds unless an error stands behind `=>`. Lines with `>` that follow one another are
-//! what the named tasks' mountinfo shows then, whole and in order; its numbers stand for themselves only, as in
-//! [`crate::view`]. `#` begins a comment.
+//! - A line with `$` is a step; it succeeds with nothing to tell unless an error, or what the call told, stands behind
+//!   `=>`.
+//! - Lines with `>` that follow one another are what the named tasks' mountinfo shows then, whole and in order; its numbers
+//!   stand for themselves only, as in [`crate::view`].
+//! - `==` and a title begin a program of its own, on a fresh machine.
+//! - `#` begins a comment. `# rules:` names, with commas between, the rules of Linux that the program shows.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use syscalls::mountinfo::MountInfo;
 
-use crate::call::task;
-use crate::view::difference;
-use crate::{Answer, Call, Executor, Step, Views};
+use crate::Answer;
+use crate::language::{Step, task};
+use crate::machine::Machine;
+use crate::session::Session;
+use crate::view::{Views, difference};
 
 /// A line, or several, of a script.
 #[derive(Clone, Debug)]
@@ -29,11 +36,22 @@ pub enum Item {
     Views(Views),
 }
 
-/// A script.
-#[derive(Clone, Debug)]
-pub struct Script {
+/// A program with its answers.
+#[derive(Clone, Debug, Default)]
+pub struct Section {
+    /// Its title; empty for what stands before the first one.
+    pub title: String,
+    /// The rules that it shows.
+    pub rules: Vec<String>,
     /// Its items and the lines at which they begin.
     pub items: Vec<(usize, Item)>,
+}
+
+/// A file of them.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// The programs.
+    pub sections: Vec<Section>,
 }
 
 impl Script {
@@ -42,43 +60,61 @@ impl Script {
     /// # Errors
     /// The first line that is none of a script.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut items: Vec<(usize, Item)> = Vec::new();
+        let mut sections = vec![Section::default()];
         for (number, line) in (1..).zip(text.lines()) {
+            let section = sections.last_mut().expect("there is one from the start");
             let line = line.trim();
+            let bad = |why: String| anyhow!("line {number}: {why}");
+            if let Some(title) = line.strip_prefix("==") {
+                sections.push(Section { title: title.trim().to_owned(), ..Section::default() });
+                continue;
+            }
+            if let Some(rules) = line.strip_prefix("# rules:") {
+                section.rules.extend(rules.split(',').map(|rule| rule.trim().to_owned()));
+            }
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let bad = |why: String| anyhow!("line {number}: {why}");
             let end = line.find(['$', '>']).ok_or_else(|| bad("neither `$` nor `>`".into()))?;
             let who = task(&line[..end]).map_err(bad)?;
             let rest = line[end + 1..].trim();
             if line.as_bytes()[end] == b'$' {
-                let (call, answer) = match rest.split_once("=>") {
-                    Some((call, errno)) => (call, errno.trim().parse().map_err(bad)?),
-                    None => (rest, Answer::OK),
-                };
-                let call: Call = call.trim().parse().map_err(bad)?;
-                items.push((number, Item::Step(Step { task: who, call }, answer)));
+                let (text, answer) = split(rest);
+                let step = Step::new(who, text).map_err(bad)?;
+                section.items.push((number, Item::Step(step, answer)));
                 continue;
             }
             let mount = MountInfo::parse(rest.as_bytes()).map_err(|error| bad(error.to_string()))?;
-            if !matches!(items.last(), Some((_, Item::Views(_)))) {
-                items.push((number, Item::Views(Views::default())));
+            if !matches!(section.items.last(), Some((_, Item::Views(_)))) {
+                section.items.push((number, Item::Views(Views::default())));
             }
-            let Some((_, Item::Views(views))) = items.last_mut() else { unreachable!("pushed above") };
+            let Some((_, Item::Views(views))) = section.items.last_mut() else {
+                unreachable!("pushed above")
+            };
             if views.0.len() <= who {
                 views.0.resize(who + 1, None);
             }
             views.0[who].get_or_insert_default().push(mount);
         }
-        for (_, item) in &mut items {
+        sections.retain(|section| !section.items.is_empty());
+        for (_, item) in sections.iter_mut().flat_map(|section| &mut section.items) {
             if let Item::Views(views) = item {
                 views.normalise();
             }
         }
-        Ok(Script { items })
+        Ok(Script { sections })
     }
+}
 
+/// An operation and its answer.
+fn split(line: &str) -> (&str, Answer) {
+    match line.split_once("=>") {
+        Some((text, answer)) => (text.trim(), Answer::parse(answer.trim())),
+        None => (line, Answer::Ok),
+    }
+}
+
+impl Section {
     /// Its steps.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.items.iter().filter_map(|(_, item)| match item {
@@ -89,22 +125,18 @@ impl Script {
 
     /// The largest number of a task in it, and one.
     pub fn tasks(&self) -> usize {
-        let named = self.steps().map(|step| match step.call {
-            Call::Fork { child } => child.max(step.task),
-            _ => step.task,
-        });
-        named.max().unwrap_or(0) + 1
+        self.steps().map(Step::last_task).max().unwrap_or(0) + 1
     }
 
     /// Runs it.
     ///
     /// # Errors
     /// The first answer or view that is not the wanted one, with the number of its line.
-    pub fn run(&self, executor: &mut impl Executor) -> Result<()> {
+    pub fn run<M: Machine>(&self, session: &mut Session<M>) -> Result<()> {
         for (line, item) in &self.items {
             match item {
                 Item::Step(step, wanted) => {
-                    let got = executor.run(step)?;
+                    let got = session.run(step).with_context(|| format!("line {line}"))?;
                     if got != *wanted {
                         bail!("line {line}: `{step}` answers {got} instead of {wanted}");
                     }
@@ -112,7 +144,7 @@ impl Script {
                 Item::Views(wanted) => {
                     let tasks: Vec<_> =
                         (0..wanted.0.len()).filter(|task| wanted.0[*task].is_some()).collect();
-                    let got = only(executor.views()?, &tasks);
+                    let got = only(session.views()?, &tasks);
                     let mut wanted = wanted.clone();
                     wanted.0.resize(got.0.len(), None);
                     if got != wanted {
@@ -139,70 +171,68 @@ fn only(mut views: Views, tasks: &[usize]) -> Views {
     views
 }
 
-/// Runs `steps` and writes the answers down: a script that this executor passes.
+/// Runs `steps` and writes the answers down, and what all tasks see at the end: a script that this machine passes.
 ///
 /// # Errors
-/// The executor failed.
-pub fn record(steps: &[Step], executor: &mut impl Executor) -> Result<String> {
+/// The machine failed.
+pub fn record<M: Machine>(steps: &[Step], session: &mut Session<M>) -> Result<String> {
     let mut text = String::new();
     for step in steps {
-        answer(step, executor, &mut text)?;
+        answer(step, session, &mut text)?;
     }
-    text.push_str(&executor.views()?.text());
+    text.push_str(&session.views()?.text());
     Ok(text)
 }
 
-fn answer(step: &Step, executor: &mut impl Executor, text: &mut String) -> Result<()> {
+fn answer<M: Machine>(step: &Step, session: &mut Session<M>, text: &mut String) -> Result<()> {
     let line = step.to_string();
-    match executor.run(step)? {
-        Answer::OK => text.push_str(&format!("{line}\n")),
-        errno => text.push_str(&format!("{line:<50} => {errno}\n")),
+    match session.run(step)? {
+        Answer::Ok => text.push_str(&format!("{line}\n")),
+        answer => text.push_str(&format!("{line:<50} => {answer}\n")),
     }
     Ok(())
 }
 
-/// Writes the script `text` again with the answers of `executor`, comments kept. What tasks see is written where
-/// the script has lines of theirs, and these may be as short as `t0> ?`; a script without any gets what all tasks see
-/// at its end.
+/// Writes the script `text` again with the answers of machines that `fresh` makes, comments kept. What tasks see is
+/// written where the script has lines of theirs, and these may be as short as `t0> ?`.
 ///
 /// # Errors
-/// As [`Script::parse`]; the executor failed.
-pub fn rewrite(text: &str, executor: &mut impl Executor) -> Result<String> {
+/// As [`Script::parse`]; a machine failed.
+pub fn rewrite<M: Machine>(text: &str, mut fresh: impl FnMut() -> Result<M>) -> Result<String> {
     let mut new = String::new();
-    let mut any = false;
+    let mut session = Session::new(fresh()?);
     // The tasks whose view the lines at hand show.
     let mut shown: Vec<usize> = Vec::new();
-    for line in text.lines().chain([""]) {
-        let end = line.find(['$', '>', '#']).map(|at| (at, line.as_bytes()[at]));
+    for (number, line) in (1..).zip(text.lines().chain([""])) {
+        let bad = |why: String| anyhow!("line {number}: {why}");
+        let comment = line.starts_with(['#', '=']);
+        let end = line.find(['$', '>']).filter(|_| !comment).map(|at| (at, line.as_bytes()[at]));
         if !shown.is_empty() && !matches!(end, Some((_, b'>'))) {
-            any = true;
-            new.push_str(&only(executor.views()?, &shown).text());
+            new.push_str(&only(session.views()?, &shown).text());
             shown.clear();
         }
         match end {
             Some((at, b'>')) => {
-                let who = task(line[..at].trim()).map_err(|why| anyhow!(why))?;
+                let who = task(line[..at].trim()).map_err(bad)?;
                 if !shown.contains(&who) {
                     shown.push(who);
                 }
-                continue;
             }
-            Some((_, b'$')) => {
-                let script = Script::parse(line)?;
-                for step in script.steps() {
-                    answer(step, executor, &mut new)?;
+            Some((at, _)) => {
+                let who = task(line[..at].trim()).map_err(bad)?;
+                let step = Step::new(who, split(line[at + 1..].trim()).0).map_err(bad)?;
+                answer(&step, &mut session, &mut new).with_context(|| format!("line {number}"))?;
+            }
+            None => {
+                if line.starts_with("==") {
+                    session = Session::new(fresh()?);
                 }
-            }
-            _ => {
                 new.push_str(line);
                 new.push('\n');
             }
         }
     }
     new.pop(); // of the empty line at the end
-    if !any {
-        new.push_str(&executor.views()?.text());
-    }
     Ok(new)
 }
 
@@ -220,7 +250,8 @@ t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw
 ";
 
     fn run(text: &str) -> Result<()> {
-        Script::parse(text)?.run(&mut Model::new()?)
+        let script = Script::parse(text)?;
+        script.sections.iter().try_for_each(|section| section.run(&mut Session::new(Model::new()?)))
     }
 
     #[test]
@@ -230,7 +261,7 @@ t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw
             ("ENOENT", "EBUSY", "line 3: `t0$ mount --bind /none /b` answers ENOENT instead of EBUSY"),
             ("8 7", "8 9", "line 4: the tasks see"),
             ("t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw\n", "", "line 4: the tasks see"),
-            ("none /a", "none", "line 2: no such operation: mount -t tmpfs none"),
+            ("none /a", "none", "line 2: `mount -t tmpfs none`: the target is missing"),
             ("t0$ mount -t", "t$ mount -t", "line 2: `t` is no task"),
         ] {
             let error = run(&TEXT.replacen(from, to, 1)).unwrap_err().to_string();
@@ -239,10 +270,20 @@ t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw
     }
 
     #[test]
+    fn every_section_begins_anew() {
+        let text =
+            TEXT.replace("# A comment.", "== One") + &TEXT.replace("# A comment.", "== Two\n# rules: C1, B7");
+        run(&text).unwrap();
+        let script = Script::parse(&text).unwrap();
+        assert_eq!(script.sections.len(), 2);
+        assert_eq!((script.sections[1].title.as_str(), script.sections[1].rules.len()), ("Two", 2));
+    }
+
+    #[test]
     fn a_rewritten_script_keeps_its_comments_and_passes() {
         let text =
             TEXT.replace("=> ENOENT", "").replace("t0> 8 7 0:6 / /a rw,relatime - tmpfs none rw\n", "");
-        let new = rewrite(&text, &mut Model::new().unwrap()).unwrap();
+        let new = rewrite(&text, Model::new).unwrap();
         assert!(new.starts_with("# A comment.\nt0$ mount -t tmpfs none /a\n"), "{new}");
         assert!(new.contains("=> ENOENT"), "{new}");
         run(&new).unwrap();

@@ -7,6 +7,15 @@ use std::collections::HashMap;
 
 use syscalls::mountinfo::MountInfo;
 
+/// The options that superblocks of all file systems can have.
+const FLAGS: [&[u8]; 6] = [b"ro", b"rw", b"sync", b"dirsync", b"mand", b"lazytime"];
+
+/// The inode number in the name of a mount namespace's file.
+fn namespace_file(root: &[u8]) -> Option<u32> {
+    let number = root.strip_prefix(b"mnt:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
 /// What each task sees; `None` for one that does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Views(pub Vec<Option<Vec<MountInfo>>>);
@@ -23,9 +32,10 @@ impl Names {
 }
 
 impl Views {
-    /// Renames all numbers, and forgets the file system's own options but for `ro` and `rw`.
+    /// Renames all numbers, and forgets the file system's own options but for the flags of all file systems.
     pub fn normalise(&mut self) {
         let (mut mounts, mut groups, mut devices) = (Names::default(), Names::default(), Names::default());
+        let mut namespaces = Names::default();
         for line in self.0.iter_mut().flatten().flatten() {
             line.id = mounts.of(line.id);
             line.parent = mounts.of(line.parent);
@@ -34,7 +44,12 @@ impl Views {
             for tag in [&mut tags.shared, &mut tags.master, &mut tags.propagate_from].into_iter().flatten() {
                 *tag = groups.of(*tag);
             }
-            line.super_options.truncate(2);
+            if let Some(file) = namespace_file(&line.root) {
+                line.root = format!("mnt:[{}]", namespaces.of(file)).into_bytes();
+            }
+            let known = |word: &&[u8]| FLAGS.contains(word);
+            let kept: Vec<&[u8]> = line.super_options.split(|byte| *byte == b',').filter(known).collect();
+            line.super_options = kept.join(&b',');
         }
     }
 

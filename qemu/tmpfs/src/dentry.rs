@@ -3,13 +3,17 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use mnt_table::PathRef;
 use mnt_table::dentry::{Dentry, LookupError, MountedHere};
+use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{Guard, pin};
 use mnt_table::sync::Mutex;
 use mnt_table::table::{Entry, Links, Table, Writer};
+use mnt_table::walk::WalkError;
 
 use crate::name::{self, Name};
 use crate::place::{Place, PlaceCell};
@@ -25,6 +29,37 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
+    /// What stands for a thing of the kernel's; see [`Handle`].
+    Handle,
+}
+
+/// A thing of the kernel's that has a dentry here: a link of a process's directory, the file of a namespace.
+pub trait Handle: Any + Send + Sync {
+    /// Where it leads, if it is a magic link: `Some` always or never. As [`Dentry::follow_magic_link`].
+    fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
+        None
+    }
+
+    /// Whether it is a magic link.
+    fn is_link(&self) -> bool {
+        false
+    }
+
+    /// As [`Dentry::is_handle`].
+    fn is_handle(&self) -> bool {
+        self.mnt_namespace().is_some()
+    }
+
+    /// The mount namespace that it is the file of.
+    fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<TmpDentry>>> {
+        None
+    }
+
+    /// As [`Dentry::mounted`].
+    fn mounted(&self) {}
+
+    /// As [`Dentry::unmounted`].
+    fn unmounted(&self) {}
 }
 
 /// A directory, file or symbolic link.
@@ -46,10 +81,19 @@ pub struct TmpDentry {
     body: Body,
 }
 
+/// What a new dentry is to be.
+pub(crate) enum What<'a> {
+    Directory,
+    File,
+    Symlink(&'a [u8]),
+    Handle(Arc<dyn Handle>),
+}
+
 pub(crate) enum Body {
     Directory(Mutex<Writer<DirEntry>>),
     File(Mutex<Vec<u8>>),
     Symlink(Box<[u8]>),
+    Handle(Arc<dyn Handle>),
 }
 
 /// An entry of a directory. Never changes.
@@ -98,16 +142,16 @@ impl TmpDentry {
     pub(crate) fn new(
         super_block: &Arc<TmpSuperBlock>,
         place: Option<Place>,
-        kind: Kind,
-        target: &[u8],
+        what: What<'_>,
     ) -> Result<Arc<Self>, FsError> {
-        let (entries, body) = match kind {
-            Kind::Directory => {
+        let (entries, body) = match what {
+            What::Directory => {
                 let (table, writer) = Table::new().ok_or(FsError::NoMemory)?;
                 (Some(table), Body::Directory(Mutex::new(writer)))
             }
-            Kind::File => (None, Body::File(Mutex::new(Vec::new()))),
-            Kind::Symlink => (None, Body::Symlink(target.into())),
+            What::File => (None, Body::File(Mutex::new(Vec::new()))),
+            What::Symlink(target) => (None, Body::Symlink(target.into())),
+            What::Handle(handle) => (None, Body::Handle(handle)),
         };
         Shard::add(&stats::of(super_block.dev()).dentries, 1);
         Ok(Arc::new(TmpDentry {
@@ -127,12 +171,21 @@ impl TmpDentry {
             Body::Directory(_) => Kind::Directory,
             Body::File(_) => Kind::File,
             Body::Symlink(_) => Kind::Symlink,
+            Body::Handle(_) => Kind::Handle,
         }
     }
 
     /// The identity: the superblock's `dev`, and a number that is never used again in it.
     pub fn id(&self) -> (u32, u64) {
         (self.super_block.dev(), self.ino)
+    }
+
+    /// What it stands for, if it is a [`Handle`].
+    pub fn handle(&self) -> Option<&Arc<dyn Handle>> {
+        match &self.body {
+            Body::Handle(handle) => Some(handle),
+            _ => None,
+        }
     }
 
     pub(crate) fn body(&self) -> &Body {
@@ -225,6 +278,30 @@ impl Dentry for TmpDentry {
             Body::Symlink(target) => Some(target),
             _ => None,
         }
+    }
+
+    fn is_magic_link(&self) -> bool {
+        self.handle().is_some_and(|handle| handle.is_link())
+    }
+
+    fn follow_magic_link(&self) -> Result<PathRef<Self>, WalkError> {
+        self.handle().and_then(|handle| handle.follow()).unwrap_or(Err(WalkError::NotFound))
+    }
+
+    fn is_handle(&self) -> bool {
+        self.handle().is_some_and(|handle| handle.is_handle())
+    }
+
+    fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<Self>>> {
+        self.handle()?.mnt_namespace()
+    }
+
+    fn mounted(&self) {
+        self.handle().into_iter().for_each(|handle| handle.mounted());
+    }
+
+    fn unmounted(&self) {
+        self.handle().into_iter().for_each(|handle| handle.unmounted());
     }
 
     fn is_removed(&self) -> bool {

@@ -15,7 +15,7 @@ use mnt_table::table::Writer;
 use smallvec::SmallVec;
 
 use crate::FsError;
-use crate::dentry::{DirEntry, Kind, TmpDentry};
+use crate::dentry::{DirEntry, Handle, TmpDentry, What};
 use crate::name::{self, TARGET_MAX};
 use crate::place::Place;
 
@@ -51,7 +51,7 @@ impl TmpDentry {
     /// `ENOTDIR`; the name's errors: `ENOENT`, `EINVAL`, `ENAMETOOLONG`; `EEXIST`; `ENOENT`: this directory was removed;
     /// `EROFS`; `ENOMEM`.
     pub fn create(self: &Arc<Self>, name: &[u8]) -> Result<Arc<TmpDentry>, FsError> {
-        self.add(name, Kind::File, b"")
+        self.add(name, What::File)
     }
 
     /// Makes an empty directory.
@@ -59,7 +59,7 @@ impl TmpDentry {
     /// # Errors
     /// As [`TmpDentry::create`].
     pub fn mkdir(self: &Arc<Self>, name: &[u8]) -> Result<Arc<TmpDentry>, FsError> {
-        self.add(name, Kind::Directory, b"")
+        self.add(name, What::Directory)
     }
 
     /// Makes a symbolic link to `target`.
@@ -70,8 +70,20 @@ impl TmpDentry {
         match target.len() {
             0 => Err(FsError::NotFound),
             len if len > TARGET_MAX => Err(FsError::NameTooLong),
-            _ => self.add(name, Kind::Symlink, target),
+            _ => self.add(name, What::Symlink(target)),
         }
+    }
+
+    /// Makes an entry for a thing of the kernel's.
+    ///
+    /// # Errors
+    /// As [`TmpDentry::create`].
+    pub fn make_handle(
+        self: &Arc<Self>,
+        name: &[u8],
+        handle: Arc<dyn Handle>,
+    ) -> Result<Arc<TmpDentry>, FsError> {
+        self.add(name, What::Handle(handle))
     }
 
     /// Removes the empty directory `name`. `own` is the caller's mount namespace.
@@ -106,7 +118,7 @@ impl TmpDentry {
         Ok(entries.map(|entry| (entry.name().into(), Arc::clone(entry.child()))).collect())
     }
 
-    fn add(self: &Arc<Self>, name: &[u8], kind: Kind, target: &[u8]) -> Result<Arc<TmpDentry>, FsError> {
+    fn add(self: &Arc<Self>, name: &[u8], what: What<'_>) -> Result<Arc<TmpDentry>, FsError> {
         let (entries, writer) = self.directory()?;
         name::check(name)?;
         let hash = name::hash(name);
@@ -115,7 +127,7 @@ impl TmpDentry {
         }
         reclaim::reserve()?;
         let place = Place { name: name::copy(name)?, parent: Arc::clone(self) };
-        let child = TmpDentry::new(self.super_block(), Some(place), kind, target)?;
+        let child = TmpDentry::new(self.super_block(), Some(place), what)?;
         let entry = DirEntry::new(hash, name::copy(name)?, &child);
         let (added, waits) = {
             let guard = pin();

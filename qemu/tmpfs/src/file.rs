@@ -17,7 +17,7 @@ impl TmpDentry {
         match self.body() {
             Body::File(contents) => Ok(contents),
             Body::Directory(_) => Err(FsError::IsDirectory),
-            Body::Symlink(_) => Err(FsError::NotFile),
+            Body::Symlink(_) | Body::Handle(_) => Err(FsError::NotFile),
         }
     }
 

@@ -29,7 +29,7 @@ mod rename;
 mod stats;
 mod super_block;
 
-pub use dentry::{Kind, TmpDentry};
+pub use dentry::{Handle, Kind, TmpDentry};
 pub use directory::{Entries, Removed};
 pub use error::FsError;
 pub use file::FILE_MAX;

@@ -3,14 +3,15 @@
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use mnt_table::UserNs;
 use mnt_table::dentry::{ActiveMounts, Dentry, SuperBlock};
 use mnt_table::reclaim::{self, pin};
 use mnt_table::sync::Mutex;
 
 use crate::FsError;
-use crate::dentry::{Kind, TmpDentry};
+use crate::dentry::{TmpDentry, What};
 use crate::stats::{self, Shard};
 
 /// What a superblock is made of.
@@ -33,6 +34,9 @@ pub struct TmpSuperBlock {
     fs_type: Box<[u8]>,
     source: Arc<[u8]>,
     read_only: AtomicBool,
+    /// Open files that write, and open files without a name: with them it does not become read-only.
+    writers: AtomicU32,
+    owner: Mutex<UserNs>,
     inos: AtomicU64,
     /// Held by renames from one directory to another: nothing else changes who is below whom.
     pub(crate) rename: Mutex<()>,
@@ -57,12 +61,14 @@ impl TmpSuperBlock {
             fs_type: options.fs_type.into(),
             source: options.source.into(),
             read_only: AtomicBool::new(options.read_only),
+            writers: AtomicU32::new(0),
+            owner: Mutex::new(UserNs::INITIAL),
             inos: AtomicU64::new(1),
             rename: Mutex::new(()),
             root: Mutex::new(Weak::new()),
             shut_down: AtomicBool::new(false),
         });
-        let root = TmpDentry::new(&super_block, None, Kind::Directory, b"")?;
+        let root = TmpDentry::new(&super_block, None, What::Directory)?;
         *super_block.root.lock() = Arc::downgrade(&root);
         Ok(root)
     }
@@ -91,6 +97,27 @@ impl TmpSuperBlock {
     /// Sets whether changes fail; those under way go on.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    /// Makes `owner` the user namespace that owns it: before anybody has it.
+    pub fn set_owner(&self, owner: UserNs) {
+        *self.owner.lock() = owner;
+    }
+
+    /// One user more that keeps it from becoming read-only.
+    pub fn get_writer(&self) {
+        // Relaxed: a number; the kernel orders it with what makes an instance read-only.
+        self.writers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn put_writer(&self) {
+        self.writers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody keeps it from becoming read-only.
+    pub fn has_writers(&self) -> bool {
+        self.writers.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn may_write(&self) -> Result<(), FsError> {
@@ -125,7 +152,14 @@ impl SuperBlock for TmpSuperBlock {
         &self.active
     }
 
+    fn user_ns(&self) -> UserNs {
+        self.owner.lock().clone()
+    }
+
     fn make_read_only(&self) -> bool {
+        if self.has_writers() {
+            return false;
+        }
         self.set_read_only(true);
         true
     }

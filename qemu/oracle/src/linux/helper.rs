@@ -1,21 +1,26 @@
-//! The process that stands for a task: sets its namespace up, then does what it is told.
+//! The process that stands for a task: sets its namespace up, then makes the calls that it is told to make.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use linux_raw_sys::general as abi;
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, open};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsmount, fsopen, mount, move_mount, unmount,
-};
-use rustix::process::{Signal, chdir, chroot, pivot_root, set_parent_process_death_signal};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::process::{Signal, chdir, pivot_root, set_parent_process_death_signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::{Call, DIRECTORIES};
+use super::arena::Arena;
+use super::wire::{MESSAGE_MAX, Reader, Request, Writer};
+use crate::DIRECTORIES;
+use crate::raw::{Raw, Reply};
+
+/// The descriptor that a task has of a proc file system outside of its namespace.
+pub(super) const PROC: i32 = 3;
+
+/// The descriptor of the first helper's socket. Tasks' own descriptors are those between.
+const SOCKETS: i32 = 400;
 
 /// Children of this process, and of those that it forks from here on, are reaped by the kernel.
 pub(super) fn forget_children() {
@@ -23,14 +28,19 @@ pub(super) fn forget_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Forks: the parent gets the child's pid, the child 0.
-fn fork() -> Result<i32, Errno> {
+/// A child of clone(2) that shares no memory: the parent gets its pid, the child 0.
+fn clone(flags: u64) -> Result<i32, Errno> {
+    const NONE: usize = 0;
     // SAFETY: this program has one thread, so the child has all that the parent had: no lock stays taken by a thread
-    // that is not there.
-    match unsafe { libc::fork() } {
-        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
-        pid => Ok(pid),
+    // that is not there. Without CLONE_VM, which `flags` never has, it goes on on its copy of this stack.
+    match unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD as u64, NONE, NONE, NONE, NONE) } {
+        -1 => Err(last_error()),
+        pid => Ok(pid as i32),
     }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Ends the process where it goes out of scope, by return or by panic, without what the parent registered for its own
@@ -44,19 +54,18 @@ impl Drop for Quit {
     }
 }
 
-/// Starts the process of task 0. It serves the first of `sockets`, its descendants the others; `ours` are the driver's
-/// ends. Returns its pid.
-pub(super) fn start(ours: &mut Vec<Option<UnixStream>>, sockets: Vec<UnixStream>) -> Result<i32> {
-    let pid = fork().context("cannot fork")?;
+/// Starts the process of task 0. It serves the first of `sockets`, its descendants the others. Returns its pid.
+pub(super) fn start(sockets: &[OwnedFd]) -> Result<i32> {
+    let pid = clone(0).context("cannot fork")?;
     if pid != 0 {
         return Ok(pid);
     }
     let quit = Quit;
-    ours.clear();
-    let mut helper = Helper { socket: 0, sockets };
-    match set_up() {
-        Ok(()) => {
-            if helper.reply(0, 0).is_ok() {
+    let ready = keep_only(sockets).and_then(|()| set_up());
+    match ready.and_then(|()| Arena::new().context("cannot map memory")) {
+        Ok(arena) => {
+            let mut helper = Helper { socket: SOCKETS, arena };
+            if helper.reply(&[Reply::default()]).is_ok() {
                 helper.serve();
             }
         }
@@ -66,81 +75,99 @@ pub(super) fn start(ours: &mut Vec<Option<UnixStream>>, sockets: Vec<UnixStream>
     unreachable!("the process ended")
 }
 
-/// A fresh file system with the fixed directories, attached nowhere.
-fn file_system() -> rustix::io::Result<OwnedFd> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(context.as_fd())?;
-    let root = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    for path in DIRECTORIES {
-        mkdirat(root.as_fd(), path, Mode::from_raw_mode(0o755))?;
+/// Gives the sockets and the proc file system their fixed descriptors and closes all others but the standard ones: tasks
+/// hold nothing that programs do not know of.
+fn keep_only(sockets: &[OwnedFd]) -> Result<()> {
+    let place = |fd: i32, at: i32| -> Result<()> {
+        // SAFETY: what is at that descriptor is of the driver, whose owner of it is never dropped in this process.
+        ensure!(unsafe { libc::dup2(fd, at) } == at, "cannot place a descriptor");
+        Ok(())
+    };
+    // First to where none of them is.
+    let high = SOCKETS + sockets.len() as i32 + 1;
+    let mut moved = Vec::new();
+    for socket in sockets {
+        let fd = rustix::io::fcntl_dupfd_cloexec(socket, high).context("cannot place a socket")?;
+        moved.push(fd.into_raw_fd());
     }
-    Ok(root)
-}
-
-fn attach(root: &OwnedFd, target: &str) -> rustix::io::Result<()> {
-    move_mount(root.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    for (at, fd) in (SOCKETS..).zip(&moved) {
+        place(*fd, at)?;
+    }
+    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).context("cannot open /proc")?;
+    place(proc.as_raw_fd(), PROC)?;
+    if proc.as_raw_fd() == PROC {
+        let _ = proc.into_raw_fd();
+    }
+    let close = |from: i32, to: u32| {
+        // SAFETY: as above; nothing of this process uses them from here on.
+        unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }
+    };
+    close(PROC + 1, SOCKETS as u32 - 1);
+    close(SOCKETS + sockets.len() as i32, u32::MAX);
+    Ok(())
 }
 
 /// Leaves this machine's namespace for one of its own with a fresh root.
 fn set_up() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot die with the parent")?;
-    new_namespace().context("cannot unshare the mount namespace")?;
-    let own = |flags: u32| mount("none", "/", "", MountFlags::from_bits_retain(flags), None);
-    own(abi::MS_REC | abi::MS_PRIVATE).context("cannot make the mounts private")?;
-    let root = file_system().context("cannot make a tmpfs")?;
+    // SAFETY: one thread, and a mount namespace is no property that this program's memory or descriptors rest on.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("cannot unshare the mount namespace")?;
+    let own = MountFlags::from_bits_retain(abi::MS_REC | abi::MS_PRIVATE);
+    mount("none", "/", "", own, None).context("cannot make the mounts private")?;
     // Any directory will do, in a namespace of our own; this one exists everywhere.
-    attach(&root, "/proc").context("cannot mount a tmpfs")?;
-    drop(root);
+    mount("none", "/proc", "tmpfs", MountFlags::empty(), None).context("cannot mount a tmpfs")?;
     chdir("/proc").context("cannot enter the tmpfs")?;
+    for path in DIRECTORIES {
+        mkdirat(CWD, path, Mode::from_raw_mode(0o755)).context("cannot make the directories")?;
+    }
     pivot_root(".", ".").context("cannot pivot into the tmpfs: is the root the initial ramfs?")?;
     unmount(".", UnmountFlags::DETACH).context("cannot detach the old root")?;
     chdir("/").context("cannot enter the root")?;
+    rustix::process::umask(Mode::empty());
     ensure!(std::fs::metadata("/a/x").is_ok(), "the root is not the fresh file system");
     Ok(())
 }
 
-fn new_namespace() -> rustix::io::Result<()> {
-    // SAFETY: one thread, and a mount namespace is no property that this program's memory or descriptors rest on.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
-}
-
 struct Helper {
-    /// Which of the sockets is this task's.
-    socket: usize,
-    sockets: Vec<UnixStream>,
+    /// The socket that it serves.
+    socket: i32,
+    arena: Arena,
 }
 
 impl Helper {
-    fn reply(&self, error: i32, pid: i32) -> std::io::Result<()> {
-        let mut reply = [0; 8];
-        reply[..4].copy_from_slice(&error.to_ne_bytes());
-        reply[4..].copy_from_slice(&pid.to_ne_bytes());
-        (&self.sockets[self.socket]).write_all(&reply)
+    fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
+        // SAFETY: open as long as this process lives; programs close descriptors that they know, which this is none of.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.socket) }
+    }
+
+    fn reply(&self, replies: &[Reply]) -> rustix::io::Result<()> {
+        let mut message = Writer::default();
+        replies.iter().for_each(|reply| message.reply(reply));
+        send(self.socket(), &message.0, SendFlags::NOSIGNAL).map(drop)
     }
 
     /// Until the driver closes the socket.
     fn serve(&mut self) {
+        let mut buffer = vec![0; MESSAGE_MAX];
         loop {
-            // One request is under way at a time, so the reader holds nothing beyond it.
-            let mut line = String::new();
-            match BufReader::new(&self.sockets[self.socket]).read_line(&mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            let call: Call = line.parse().expect("the driver wrote it");
-            let done = match call {
-                Call::Fork { child } => match fork() {
+            let len = match recv(self.socket(), &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) | Err(_) => return,
+                Ok((len, _)) => len,
+            };
+            let request = Reader(&buffer[..len]).request().expect("the driver wrote it");
+            let done = match request {
+                Request::Calls(calls) => {
+                    let replies: Vec<_> = calls.iter().map(|call| self.call(call)).collect();
+                    self.reply(&replies)
+                }
+                Request::Clone { flags, child } => match clone(flags) {
                     Ok(0) => {
-                        self.socket = child;
+                        self.socket = SOCKETS + child as i32;
                         continue;
                     }
-                    Ok(pid) => self.reply(0, pid),
-                    Err(error) => self.reply(error.raw_os_error(), 0),
+                    done => self.reply(&[reply(done.map(i64::from))]),
                 },
-                call => match self.run(&call) {
-                    Ok(()) => self.reply(0, 0),
-                    Err(error) => self.reply(error.raw_os_error(), 0),
-                },
+                Request::MapRoot => self.reply(&[reply(map_root().map(|()| 0))]),
             };
             if done.is_err() {
                 return;
@@ -148,30 +175,45 @@ impl Helper {
         }
     }
 
-    fn run(&self, call: &Call) -> rustix::io::Result<()> {
-        let change = |source: &str, target: &str, flags: u32| {
-            mount(source, target, "", MountFlags::from_bits_retain(flags), None)
-        };
-        let recursive = |on: &bool| if *on { abi::MS_REC } else { 0 };
-        match call {
-            Call::Mount { target } => {
-                // By its descriptor, since its directories must be there before anybody sees it.
-                attach(&file_system()?, target)
-            }
-            Call::Bind { source, target, recursive: all } => {
-                change(source, target, abi::MS_BIND | recursive(all))
-            }
-            Call::Move { source, target } => change(source, target, abi::MS_MOVE),
-            Call::Make { target, to, recursive: all } => change("none", target, to.flag() | recursive(all)),
-            Call::Remount { target, flags } => change("none", target, abi::MS_REMOUNT | abi::MS_BIND | flags),
-            Call::Umount { target, lazy } => {
-                unmount(target.as_str(), if *lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() })
-            }
-            Call::PivotRoot { new_root, put_old } => pivot_root(new_root.as_str(), put_old.as_str()),
-            Call::Cd { path } => chdir(path.as_str()),
-            Call::Chroot { path } => chroot(path.as_str()),
-            Call::Unshare => new_namespace(),
-            Call::Fork { .. } | Call::Exit => unreachable!("not for the helper to do"),
+    fn call(&mut self, call: &Raw) -> Reply {
+        let mut registers = [0; 6];
+        for (at, arg) in call.args.iter().enumerate() {
+            registers[at] = self.arena.put(at, arg);
         }
+        let [a, b, c, d, e, f] = registers;
+        // SAFETY: the calls of programs are those of the table of names, none of which maps, unmaps or changes memory but
+        // what a pointer argument points to; that is the arena or an address at which nothing is.
+        let result = unsafe { libc::syscall(i64::from(call.nr), a, b, c, d, e, f) };
+        let mut reply = reply(if result == -1 { Err(last_error()) } else { Ok(result) });
+        let outputs = call.args.iter().enumerate().filter(|(_, arg)| arg.is_output());
+        reply.memory = outputs.map(|(at, arg)| self.arena.get(at, arg)).collect();
+        reply
     }
+}
+
+fn reply(result: rustix::io::Result<i64>) -> Reply {
+    let result = result.unwrap_or_else(|error| -i64::from(error.raw_os_error()));
+    Reply { result, memory: Vec::new() }
+}
+
+/// Writes the maps of this process's user namespace, of which it is the first: root there is who it was outside.
+fn map_root() -> rustix::io::Result<()> {
+    // SAFETY: open since `keep_only`; programs do not know it by number.
+    let proc = unsafe { std::os::fd::BorrowedFd::borrow_raw(PROC) };
+    for (name, text) in [("self/setgroups", "deny"), ("self/uid_map", "0 0 1"), ("self/gid_map", "0 0 1")] {
+        let file = rustix::fs::openat(proc, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Sockets for `count` tasks: the driver's ends, and the helpers'.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub(super) fn sockets(count: usize) -> rustix::io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let pair = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let pairs = (0..count).map(|_| pair()).collect::<rustix::io::Result<Vec<_>>>()?;
+    Ok(pairs.into_iter().unzip())
 }
