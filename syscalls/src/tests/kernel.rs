@@ -8,9 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::sync::Mutex;
-use mnt_table::{
-    Dentry, Kind, MntNamespace, MountFlags, MountSpec, NamespaceSpec, PathRef, SuperBlock, WriteSet, pin,
-};
+use mnt_table::{Dentry, Kind, MntNamespace, MountFlags, MountSpec, NamespaceSpec, PathRef, WriteSet, pin};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
 use crate::abi::dispatch;
@@ -191,12 +189,8 @@ impl Configure<TmpDentry> for Config {
         if self.empty {
             return Err(Errno::EINVAL);
         }
-        let read_only = flags.contains(SuperFlags::RDONLY);
-        if !root.super_block().active().set_read_only(read_only) {
-            return Err(Errno::EBUSY);
-        }
-        root.super_block().set_read_only(read_only);
-        Ok(())
+        let done = root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        if done { Ok(()) } else { Err(Errno::EBUSY) }
     }
 }
 
