@@ -58,6 +58,8 @@ pub mod umount;
 #[cfg(not(crossbeam_loom))]
 pub mod walk;
 pub mod world;
+#[cfg(not(crossbeam_loom))]
+pub mod writers;
 
 /// Every model of this build.
 pub fn models() -> Vec<harness::Model> {
@@ -69,6 +71,8 @@ pub fn models() -> Vec<harness::Model> {
         walk::models(),
         #[cfg(not(crossbeam_loom))]
         refs::models(),
+        #[cfg(not(crossbeam_loom))]
+        writers::models(),
         #[cfg(not(crossbeam_loom))]
         umount::models(),
         #[cfg(not(crossbeam_loom))]

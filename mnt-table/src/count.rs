@@ -12,7 +12,8 @@
 //!
 //! # Edges
 //! - `[Busy]` get; SeqCst fence; load of the mount's state, against: state CHECK; SeqCst fence; sums. Whichever
-//!   fence comes first, the umounter counts the get or the reader sees CHECK; see [`crate::mount`].
+//!   fence comes first, the umounter counts the get or the reader sees CHECK; see [`crate::mount`]. `[Hold]` is the same
+//!   for writers; see [`crate::writers`].
 //! - `[Put]` Release on `puts`, Acquire in the sum: what was done under a reference comes before its end is seen.
 //! - `[Slots]` Release of the array's pointer; Acquire in `add`, and in a sum *after* its fence: a reader that
 //!   counted in the array had the pointer before its own fence. Models: `ref_vs_busy`, `ref_vs_busy_spill`.
@@ -67,7 +68,7 @@ impl Counter {
     /// One more reference. The caller holds one already, or goes on with the fence and the test of `[Busy]`.
     #[inline]
     pub(crate) fn get(&self) {
-        // Relaxed: `[Busy]` orders it by the fence that follows, or a reference that is held makes it count.
+        // Relaxed: `[Busy]` or `[Hold]` orders it by the fence that follows, or a reference that is held makes it count.
         self.pair().gets.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -80,7 +81,7 @@ impl Counter {
 
     /// An estimate that is never below the number of references at one moment of the call.
     ///
-    /// Context: for a decision, after the SeqCst fence of `[Busy]`.
+    /// Context: for a decision, after the SeqCst fence of `[Busy]` or `[Hold]`.
     pub(crate) fn sum(&self) -> u32 {
         if planted("gets_before_puts") {
             let gets = self.total(|pair| &pair.gets);

@@ -17,6 +17,7 @@
 //! | [`table`] | the hash: immutable entries, lock-free lookup, growth under readers; also a directory's dentry cache |
 //! | [`mount`] | mounts, edges, states, references, anchors of roots and working directories |
 //! | `count` | split reference counts |
+//! | [`writers`], [`attributes`] | who writes through a mount and to a superblock; how these become read-only, and other changes of what a mount is like |
 //! | [`namespace`], `seqlock` | a namespace: hash, sequence, lock; what bumps the sequence |
 //! | [`write_set`] | the locks of one change, and how they are taken |
 //! | [`tree`] | prepare and commit of attach, move, tuck, leave |
@@ -41,6 +42,8 @@
 //! | `[Pair]` | link, rehang, leave: `mount.edge` | `up` | Release / Acquire |
 //! | `[Busy]` | CHECK; fence; sums | get; fence; state | SeqCst fences on both sides |
 //! | `[Put]` | put; fence; state | sums, puts before gets; DETACHED; fence; sums | Release / Acquire; SeqCst fences |
+//! | `[Hold]` | HOLD; fence; sum | count; fence; state | SeqCst fences on both sides |
+//! | `[Decided]` | a hold ends, writable again | a writer's look | Release / Acquire |
 //! | `[Slots]` | a counter is split | `pair`, `sum` | Release / Acquire |
 //! | `[Killed]` | DEAD, before the superblock is shut down | end of a walk | Release / Acquire |
 //! | `[Anchor]` | `move_all`, in the window | `target`, between sample and check | Release / Acquire |
@@ -62,8 +65,7 @@
 //! - *Listings are taken under the namespace's lock.*
 //!
 //! # Left out
-//! Writers' counts and read-only holds, expiry marks, id-mapped mounts, and listings that never block a writer: they come
-//! with the complete semantics.
+//! Expiry marks, id-mapped mounts, and listings that never block a writer: they come with the complete semantics.
 #![no_std]
 #![allow(rustdoc::private_intra_doc_links, reason = "the headers also speak to readers of the source")]
 
@@ -72,6 +74,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod arc_cell;
+pub mod attributes;
 mod by_id;
 pub mod check;
 mod count;
@@ -94,6 +97,7 @@ pub mod tree;
 pub mod user_ns;
 pub mod walk;
 pub mod write_set;
+pub mod writers;
 
 pub use dentry::{Dentry, MountedHere, SuperBlock};
 pub use group::Group;

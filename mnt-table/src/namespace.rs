@@ -205,8 +205,8 @@ impl<D: Dentry> Mountpoint<D> {
     }
 }
 
-/// How often [`MntNamespace::make_room`] looks before it refuses.
-const ROOM_TRIES: u32 = 256;
+/// How often [`MntNamespace::make_room`] looks before it refuses: long enough for a reader that was preempted.
+const ROOM_TRIES: u32 = 2048;
 
 static MOUNT_IDS: IdPool = IdPool::new();
 static GROUP_IDS: IdPool = IdPool::new();

@@ -136,10 +136,11 @@ mod body {
 
     #[inline]
     pub(crate) fn relax(spins: u32) {
-        if spins < 64 {
-            core::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
+        match spins {
+            0..64 => core::hint::spin_loop(),
+            64..256 => std::thread::yield_now(),
+            // Whoever is waited for has lost its processor to somebody else.
+            _ => std::thread::sleep(std::time::Duration::from_micros(100)),
         }
     }
 }

@@ -174,6 +174,25 @@ pub fn walk_to_change<D: Dentry>(
     walk_with(fs, path, last, |found| Ok((found.mount.to_arc(found.guard), Arc::clone(found.dentry))))
 }
 
+/// Walks `path` under `locks`, for a change whose walk without locks may be out of date.
+///
+/// Context: holds no window open. Errors: as [`walk`]; and `EAGAIN`: the path leads to a namespace that is not held, or
+/// through a magic link.
+pub fn walk_under<D: Dentry>(
+    locks: &WriteSet<D>,
+    fs: &FsStruct<D>,
+    path: &[u8],
+    how: &How<'_, D>,
+) -> Result<(Arc<Mount<D>>, Arc<D>), WalkError> {
+    let leg = Leg { path: Cow::Borrowed(path), base: None, links: 0 };
+    let mut then = |found: &Found<'_, D>| Ok((found.mount.to_arc(found.guard), Arc::clone(found.dentry)));
+    match try_walk(fs, &leg, how, Some(Some(locks)), &mut then) {
+        Outcome::Done(Ok(Leap::Arrived(found))) => Ok(found),
+        Outcome::Done(Err(error)) => Err(error),
+        Outcome::Done(Ok(Leap::Magic(..))) | Outcome::Again(_) => Err(WalkError::Again),
+    }
+}
+
 /// Walks `path` and calls `then` on the place, still pinned: it must not block. An error of `then` means that the place
 /// is on its way out, and the walk begins again.
 ///

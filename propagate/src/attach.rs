@@ -216,8 +216,7 @@ fn make_shared<D: Dentry>(
 ) -> Result<(), Error> {
     for (mount, standing) in tree.mounts.iter().zip(&mut tree.standing) {
         if standing.group.is_none() {
-            let master = mount.propagation().master.map(|link| link.group);
-            let group = locks.new_group(ns, master.as_deref())?;
+            let group = locks.new_group(ns, standing.master.as_deref())?;
             steps.push(Step::Found(Arc::clone(&group), Arc::clone(mount)));
             standing.group = Some(group);
         }
@@ -347,23 +346,22 @@ fn relate<D: Dentry>(
 ) -> Result<(), Error> {
     for ((from, standing), to) in original.mounts.iter().zip(&original.standing).zip(&copy.mounts) {
         let (from, to) = (|| Arc::clone(from), || Arc::clone(to));
-        let mut group = None;
         if sibling {
-            group = standing.group.clone();
             steps.push(Step::Join(from(), to()));
-            if standing.has_master {
+            if standing.master.is_some() {
                 steps.push(Step::EnslaveBehind(from(), to()));
             }
-        } else {
-            steps.push(Step::Enslave(from(), to()));
-            if shared {
-                let new = locks.new_group(ns, standing.group.as_deref())?;
-                steps.push(Step::Found(Arc::clone(&new), to()));
-                group = Some(new);
-            }
+            copy.standing.push(standing.clone());
+            continue;
         }
-        let has_master = !sibling || standing.has_master;
-        copy.standing.push(Standing { group, has_master });
+        steps.push(Step::Enslave(from(), to()));
+        let mut group = None;
+        if shared {
+            let new = locks.new_group(ns, standing.group.as_deref())?;
+            steps.push(Step::Found(Arc::clone(&new), to()));
+            group = Some(new);
+        }
+        copy.standing.push(Standing { group, master: standing.group.clone() });
     }
     Ok(())
 }

@@ -48,13 +48,13 @@ impl<D: Dentry> Step<D> {
 pub struct Standing<D: Dentry> {
     /// The peer group that it will be in.
     pub group: Option<Arc<Group<D>>>,
-    /// Whether it will have a master.
-    pub has_master: bool,
+    /// The group of the master that it will have.
+    pub master: Option<Arc<Group<D>>>,
 }
 
 impl<D: Dentry> Clone for Standing<D> {
     fn clone(&self) -> Self {
-        Standing { group: self.group.clone(), has_master: self.has_master }
+        Standing { group: self.group.clone(), master: self.master.clone() }
     }
 }
 
@@ -62,7 +62,7 @@ impl<D: Dentry> Standing<D> {
     /// As it is now.
     pub fn of(mount: &Mount<D>) -> Self {
         let here = mount.propagation();
-        Standing { group: here.peers.map(|(group, _)| group), has_master: here.master.is_some() }
+        Standing { group: here.peers.map(|(group, _)| group), master: here.master.map(|link| link.group) }
     }
 }
 
@@ -87,7 +87,7 @@ impl<D: Dentry> NewTree<D> {
         NewTree {
             mounts: smallvec![mount],
             places: smallvec![None],
-            standing: smallvec![Standing { group: None, has_master: false }],
+            standing: smallvec![Standing { group: None, master: None }],
             inner: Vec::new(),
         }
     }
@@ -227,7 +227,7 @@ pub fn make_siblings<D: Dentry>(
         if standing.group.is_some() {
             steps.push(Step::Join(Arc::clone(original), Arc::clone(copy)));
         }
-        if standing.has_master {
+        if standing.master.is_some() {
             steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
         }
         if locks.is_unbindable(original) {
@@ -250,16 +250,15 @@ fn make_slaves<D: Dentry>(
 ) {
     for (original, copy) in originals.iter().zip(&tree.mounts) {
         let standing = Standing::of(original);
-        let has_master = standing.group.is_some() || standing.has_master;
         if standing.group.is_some() {
             steps.push(Step::Enslave(Arc::clone(original), Arc::clone(copy)));
-        } else if standing.has_master {
+        } else if standing.master.is_some() {
             steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
         }
         if locks.is_unbindable(original) {
             steps.push(Step::Unbindable(Arc::clone(copy)));
         }
-        tree.standing.push(Standing { group: None, has_master });
+        tree.standing.push(Standing { group: None, master: standing.group.or(standing.master) });
     }
 }
 

@@ -206,6 +206,39 @@ pub fn change_type<D: Dentry>(
     Ok(())
 }
 
+/// Changes the type of all of `mounts`, parents first, or of none. Context: holds their namespaces.
+///
+/// # Errors
+/// `ENOMEM`. Also: missing locks.
+pub fn change_types<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mounts: &[Arc<Mount<D>>],
+    to: PropagationType,
+) -> Result<(), Retry<D>> {
+    let missing = missing_groups(locks, mounts);
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    let mut founders = Vec::new();
+    if to == PropagationType::Shared {
+        for mount in mounts.iter().filter(|mount| !is_shared(mount)) {
+            let ns = Arc::clone(locks.namespace_of(mount).expect("the mount's namespace is locked"));
+            let master = mount.propagation().master.map(|link| link.group);
+            founders.try_reserve(1).map_err(|_| Error::NoMemory)?;
+            founders.push((locks.new_group(&ns, master.as_deref())?, mount));
+        }
+    }
+    // Nothing fails from here on.
+    for (group, mount) in founders {
+        locks.add_new_group(&group);
+        found_group(locks, &group, mount);
+    }
+    for mount in mounts {
+        change_type(locks, mount, to)?;
+    }
+    Ok(())
+}
+
 /// `to` takes over the group and the master of `from`: it becomes its peer, and its master's slave beside it
 /// (`MOVE_MOUNT_SET_GROUP`; move_mount(2)). Nothing is mounted. Both are attached.
 ///

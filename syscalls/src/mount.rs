@@ -1,20 +1,21 @@
 //! mount(2).
 //!
 //! The operation is chosen by the first of these that is set (3.2): REMOUNT with BIND, REMOUNT, BIND, one of the
-//! propagation types, MOVE; otherwise it is a new mount. The target is walked first, and under the locks moved to the top
-//! of what is mounted there.
+//! propagation types, MOVE; otherwise it is a new mount. The target is walked first; under the locks it is walked again if
+//! the namespace has changed meanwhile ([`Spot`]), and moved to the top of what is mounted there.
 //!
 //! Numbers in comments are rows of the ordered checks that mount(2) makes.
 
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::walk::{Last, walk_to_change};
+use mnt_table::walk::Last;
 use mnt_table::{Dentry, MntNamespace, Mount, WriteSet};
 use propagate::Error;
 use propagate::attach::Rules;
 use propagate::pivot_root::{Position, top_of};
 
+use crate::path::{Argument, Spot};
 use crate::user_memory::Text;
 use crate::{Errno, FileSystems, Task, sysctl};
 
@@ -27,7 +28,7 @@ pub(crate) mod revealing;
 
 pub use crate::attributes::from_ms as mount_flags;
 pub(crate) use bind::{CopyFrom, copy};
-pub(crate) use change_type::{change_types, type_of};
+pub(crate) use change_type::type_of;
 
 /// What a mount call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub struct Done {
 struct Call<'a, D: Dentry> {
     task: &'a Task<D>,
     ns: Arc<MntNamespace<D>>,
-    target: Position<D>,
+    target: Spot<'a, D>,
     flags: u32,
 }
 
@@ -57,7 +58,7 @@ pub fn mount<'a, D: Dentry>(
     flags: impl Into<u64>,
     data: &[u8],
 ) -> Result<Done, Errno> {
-    let target = walk_to_change(&task.fs(), &target.into().read()?, Last::Follow)?;
+    let target = Argument::text(&target.into().read()?)?.spot(task, Last::Follow)?;
     let flags = known_flags(flags.into())?;
     task.may_mount()?;
     let ns = task.namespace();
@@ -123,10 +124,10 @@ fn lock_own_target<D: Dentry>(
     if locks.is_in(&place.0, ns) { Ok(place) } else { Err(Error::Invalid) }
 }
 
-fn source_path<D: Dentry>(task: &Task<D>, source: Option<&[u8]>) -> Result<Position<D>, Errno> {
+fn source_path<'a, D: Dentry>(task: &'a Task<D>, source: Option<&[u8]>) -> Result<Spot<'a, D>, Errno> {
     match source {
         None | Some(b"") => Err(Errno::EINVAL),
-        Some(source) => Ok(walk_to_change(&task.fs(), source, Last::Follow)?),
+        Some(source) => Argument::text(source)?.spot(task, Last::Follow),
     }
 }
 
@@ -139,10 +140,10 @@ pub(crate) fn is_root<D: Dentry>((mount, dentry): &Position<D>) -> bool {
 ///
 /// # Errors
 /// `EINVAL`.
-fn own_mount<'t, D: Dentry>(
+fn own_mount<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
-    target: &'t Position<D>,
-) -> Result<&'t Arc<Mount<D>>, Error> {
-    if locks.is_in(&target.0, ns) && is_root(target) { Ok(&target.0) } else { Err(Error::Invalid) }
+    target: Position<D>,
+) -> Result<Arc<Mount<D>>, Error> {
+    if locks.is_in(&target.0, ns) && is_root(&target) { Ok(target.0) } else { Err(Error::Invalid) }
 }

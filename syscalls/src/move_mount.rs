@@ -3,12 +3,11 @@
 use linux_raw_sys::general as abi;
 use mnt_table::{Dentry, LockPlan};
 use propagate::graph::set_group;
-use propagate::pivot_root::Position;
 use propagate::{Error, with_locks};
 
 use crate::mount::is_root;
 use crate::mount::move_tree::{How, move_tree};
-use crate::path::{Argument, Empty, last};
+use crate::path::{Argument, Empty, Spot, last};
 use crate::scope::home;
 use crate::{Errno, Kernel, Task};
 
@@ -34,7 +33,7 @@ pub fn move_mount<D: Dentry, K: Kernel<D>>(kernel: &K, from: End, to: End, flags
     }
     let find = |end: End, empty: u32, follow: u32| {
         let empty = if flags & empty != 0 { Empty::NullIsHere } else { Empty::Refused };
-        Argument::read(kernel, end.dfd, end.path, empty)?.position(task, last(flags & follow != 0))
+        Argument::read(kernel, end.dfd, end.path, empty)?.spot(task, last(flags & follow != 0))
     };
     let to = find(to, abi::MOVE_MOUNT_T_EMPTY_PATH, abi::MOVE_MOUNT_T_SYMLINKS)?; // 3
     let from = find(from, abi::MOVE_MOUNT_F_EMPTY_PATH, abi::MOVE_MOUNT_F_SYMLINKS)?;
@@ -48,13 +47,14 @@ pub fn move_mount<D: Dentry, K: Kernel<D>>(kernel: &K, from: End, to: End, flags
 }
 
 /// Gives `to` the group and the master of `from` (8.8.2).
-fn join<D: Dentry>(task: &Task<D>, from: &Position<D>, to: &Position<D>) -> Result<(), Errno> {
+fn join<D: Dentry>(task: &Task<D>, from: &Spot<'_, D>, to: &Spot<'_, D>) -> Result<(), Errno> {
     let done = with_locks(LockPlan::new(&task.namespace()), |locks| {
-        for (mount, _) in [from, to] {
+        let (from, to) = (from.now(locks)?, to.now(locks)?);
+        for (mount, _) in [&from, &to] {
             let Some(home) = home(locks, mount)? else { return Err(Error::Invalid.into()) }; // 1, 2
             task.may_administer(&home).map_err(|_| Error::Permission)?;
         }
-        if !is_root(from) || !is_root(to) {
+        if !is_root(&from) || !is_root(&to) {
             return Err(Error::Invalid.into()); // 3
         }
         set_group(locks, &from.0, &to.0) // 4 to 8

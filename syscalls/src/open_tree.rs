@@ -9,12 +9,11 @@ use mnt_table::namespace::{NamespaceId, namespace_of};
 use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount};
 use propagate::Error;
 use propagate::copy_tree::Extent;
-use propagate::pivot_root::Position;
 
 use crate::detached::Detached;
 use crate::file::Object;
 use crate::mount::{CopyFrom, copy};
-use crate::path::{Argument, Empty, last};
+use crate::path::{Argument, Empty, Spot, last};
 use crate::setattr::{self, Idmaps};
 use crate::{Errno, File, Kernel, Task};
 
@@ -52,7 +51,7 @@ pub fn open_tree_attr<D: Dentry, K: Kernel<D>>(
         let idmaps = if flags & abi::OPEN_TREE_CLONE != 0 { Idmaps::Replaceable } else { Idmaps::Final };
         if let Some(change) = setattr::read(kernel, attr, size, idmaps)? {
             let at = file.path().ok_or(Errno::EINVAL)?;
-            let at = (at.mount.to_arc(), Arc::clone(&at.dentry));
+            let at = Spot::at(kernel.task(), (at.mount.to_arc(), Arc::clone(&at.dentry)));
             setattr::apply(kernel, &at, &change, flags & abi::AT_RECURSIVE != 0)?;
         }
     }
@@ -81,22 +80,23 @@ fn open<D: Dentry, K: Kernel<D>>(kernel: &K, dfd: i32, path: usize, flags: u32) 
         return Ok(File::at(at.kept(task, last)?));
     }
     let extent = if has(abi::AT_RECURSIVE) { Extent::Bindable } else { Extent::Root };
-    detached_copy(task, &at.position(task, last)?, extent)
+    detached_copy(task, &at.spot(task, last)?, extent)
 }
 
 /// A copy in an anonymous namespace, which the file takes along when it is closed (row 5).
-fn detached_copy<D: Dentry>(task: &Task<D>, from: &Position<D>, extent: Extent) -> Result<File<D>, Errno> {
+fn detached_copy<D: Dentry>(task: &Task<D>, spot: &Spot<'_, D>, extent: Extent) -> Result<File<D>, Errno> {
     let caller = task.namespace();
     caller.make_room().map_err(Error::from)?;
+    let mut origin = origin_of(&spot.found().0);
     loop {
-        let origin = origin_of(&from.0);
         let to = Detached::empty(&caller, origin)?;
-        let mut stale = false;
+        let mut now = origin;
         let copied = to.fill(LockPlan::new(&caller), |locks, to| {
+            let from = &spot.now(locks)?;
             let (mut tree, steps) = copy(locks, CopyFrom { caller: &caller, from, extent }, to)?;
             // It may have moved since its origin was looked at.
-            stale = origin_of(&from.0) != origin;
-            if stale {
+            now = origin_of(&from.0);
+            if now != origin {
                 return Err(Error::Invalid.into());
             }
             let guard = mnt_table::pin();
@@ -108,9 +108,10 @@ fn detached_copy<D: Dentry>(task: &Task<D>, from: &Position<D>, extent: Extent) 
             }
             Ok(Arc::clone(&tree.mounts[0]))
         });
-        if !stale {
+        if now == origin {
             return Ok(File::new(Some(copied?), Object::Tree));
         }
+        origin = now;
     }
 }
 

@@ -4,8 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
-use mnt_table::walk::{How, Last, Resolve, walk_how};
-use mnt_table::{Dentry, PathRef, pin};
+use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how, walk_under};
+use mnt_table::{Dentry, MntNamespace, PathRef, WriteSet, pin};
+use propagate::Error;
 use propagate::pivot_root::Position;
 
 use crate::user_memory::Text;
@@ -33,6 +34,14 @@ pub(crate) enum Argument<D: Dentry> {
 }
 
 impl<D: Dentry> Argument<D> {
+    /// A path at hand; an empty one leads nowhere.
+    ///
+    /// # Errors
+    /// `ENOENT`: it is empty.
+    pub(crate) fn text(path: &[u8]) -> Result<Self, Errno> {
+        if path.is_empty() { Err(Errno::ENOENT) } else { Ok(Argument::Path(path.to_vec(), None)) }
+    }
+
     /// Reads the path at `addr`, and looks `dfd` up if that matters.
     ///
     /// # Errors
@@ -75,20 +84,20 @@ impl<D: Dentry> Argument<D> {
     ///
     /// # Errors
     /// Those of the walk; `EINVAL`: a file that is nowhere.
-    pub(crate) fn position(&self, task: &Task<D>, last: Last) -> Result<Position<D>, Errno> {
-        match self {
-            Argument::Path(path, dir) => {
-                let found = walk_how(&task.fs(), path, &how(dir, last), |found| {
-                    Ok((found.mount.to_arc(found.guard()), Arc::clone(found.dentry)))
-                })?;
-                Ok(found)
-            }
+    pub(crate) fn spot(self, task: &Task<D>, last: Last) -> Result<Spot<'_, D>, Errno> {
+        let ns = task.namespace();
+        let generation = ns.generation();
+        let found = match &self {
+            Argument::Path(path, dir) => walk_how(&task.fs(), path, &how(dir, last), |found| {
+                Ok((found.mount.to_arc(found.guard()), Arc::clone(found.dentry)))
+            })?,
             Argument::File(file) => {
                 let at = file.path().ok_or(Errno::EINVAL)?;
-                Ok((at.mount.to_arc(), Arc::clone(&at.dentry)))
+                (at.mount.to_arc(), Arc::clone(&at.dentry))
             }
-            Argument::Cwd => Ok(task.fs().cwd()),
-        }
+            Argument::Cwd => task.fs().cwd(),
+        };
+        Ok(Spot { task, argument: self, last, ns, generation, found })
     }
 
     /// The place, to be kept.
@@ -114,6 +123,52 @@ impl<D: Dentry> Argument<D> {
                     Err(unkept) => unkept.settle(),
                 }
             },
+        }
+    }
+}
+
+/// A place that was found without locks, to be looked at again under those of the change that is made there: a call is
+/// one step, from its paths to its end.
+pub(crate) struct Spot<'a, D: Dentry> {
+    task: &'a Task<D>,
+    argument: Argument<D>,
+    last: Last,
+    ns: Arc<MntNamespace<D>>,
+    /// That of `ns` before the walk.
+    generation: u64,
+    found: Position<D>,
+}
+
+impl<'a, D: Dentry> Spot<'a, D> {
+    /// A place at hand.
+    pub(crate) fn at(task: &'a Task<D>, found: Position<D>) -> Self {
+        let ns = task.namespace();
+        Spot { task, argument: Argument::Cwd, last: Last::Follow, generation: ns.generation(), ns, found }
+    }
+
+    /// The place as it was found.
+    pub(crate) fn found(&self) -> &Position<D> {
+        &self.found
+    }
+
+    /// The place as it is now. Context: holds the caller's namespace.
+    ///
+    /// A path that leads elsewhere than to the caller's namespace, or through a magic link, is not walked again: its place
+    /// is the one that was found.
+    ///
+    /// # Errors
+    /// Those of the walk.
+    pub(crate) fn now(&self, locks: &WriteSet<D>) -> Result<Position<D>, Error> {
+        let Argument::Path(path, dir) = &self.argument else { return Ok(self.found.clone()) };
+        if self.ns.generation() == self.generation {
+            return Ok(self.found.clone());
+        }
+        match walk_under(locks, &self.task.fs(), path, &how(dir, self.last)) {
+            Ok(place) => Ok(place),
+            Err(WalkError::NotFound) => Err(Error::NotFound),
+            Err(WalkError::NotDirectory) => Err(Error::NotDirectory),
+            Err(WalkError::Loop) => Err(Error::Loop),
+            Err(_) => Ok(self.found.clone()),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! pivot_root(2).
 
-use mnt_table::walk::{Last, walk_to_change};
+use mnt_table::walk::Last;
 use mnt_table::{Dentry, LockPlan};
-use propagate::pivot_root::{self as change, Position};
-use propagate::with_locks;
+use propagate::{Error, pivot_root as change, with_locks};
 
+use crate::path::{Argument, Spot};
 use crate::user_memory::Text;
 use crate::{Errno, Task};
 
@@ -22,16 +22,20 @@ pub fn pivot_root<'a, D: Dentry>(
     let new = directory(task, new_root.into())?;
     let old = directory(task, put_old.into())?;
     let ns = task.namespace();
-    ns.make_room().map_err(propagate::Error::from)?;
+    ns.make_room().map_err(Error::from)?;
     let done = with_locks(LockPlan::new(&ns), |locks| {
         // Under the lock: another pivot may have moved this task's root meanwhile.
         let root = task.fs().root();
+        let (new, old) = (new.now(locks)?, old.now(locks)?);
+        if !new.1.is_dir() || !old.1.is_dir() {
+            return Err(Error::NotDirectory.into());
+        }
         Ok(change::pivot_root(locks, &ns, &root, &new, &old)?)
     });
     done.map_err(Errno::from)
 }
 
-fn directory<D: Dentry>(task: &Task<D>, path: Text<'_>) -> Result<Position<D>, Errno> {
-    let found = walk_to_change(&task.fs(), &path.read()?, Last::Follow)?;
-    if found.1.is_dir() { Ok(found) } else { Err(Errno::ENOTDIR) }
+fn directory<'a, D: Dentry>(task: &'a Task<D>, path: Text<'_>) -> Result<Spot<'a, D>, Errno> {
+    let spot = Argument::text(&path.read()?)?.spot(task, Last::Follow)?;
+    if spot.found().1.is_dir() { Ok(spot) } else { Err(Errno::ENOTDIR) }
 }

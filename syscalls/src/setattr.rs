@@ -6,16 +6,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
+use mnt_table::attributes::Attributes;
 use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet};
-use propagate::graph::PropagationType;
-use propagate::pivot_root::Position;
-use propagate::{Error, Retry, with_locks};
+use propagate::graph::{PropagationType, change_types};
+use propagate::{Error, with_locks};
 
 use crate::attributes::{from_attr, keeping_locks, locks_allow, times_from_attr};
 use crate::file::Object;
 use crate::file_system::TypeFlags;
-use crate::mount::{change_types, is_root, type_of};
-use crate::path::{Argument, Empty, last};
+use crate::mount::{is_root, type_of};
+use crate::path::{Argument, Empty, Spot, last};
 use crate::scope::{anonymous_root, home};
 use crate::user_memory::{PAGE_SIZE, structure};
 use crate::{Errno, Kernel};
@@ -57,7 +57,7 @@ pub fn mount_setattr<D: Dentry, K: Kernel<D>>(
     let Some(change) = read(kernel, attr, size, Idmaps::Final)? else { return Ok(()) };
     let empty = if flags & abi::AT_EMPTY_PATH != 0 { Empty::Here } else { Empty::Refused };
     let last = last(flags & abi::AT_SYMLINK_NOFOLLOW == 0);
-    let at = Argument::read(kernel, dfd, path, empty)?.position(kernel.task(), last)?; // 11
+    let at = Argument::read(kernel, dfd, path, empty)?.spot(kernel.task(), last)?; // 11
     apply(kernel, &at, &change, flags & abi::AT_RECURSIVE != 0)
 }
 
@@ -145,13 +145,10 @@ fn new_idmap<D: Dentry, K: Kernel<D>>(
 /// As [`mount_setattr`].
 pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
     kernel: &K,
-    at: &Position<D>,
+    at: &Spot<'_, D>,
     change: &Change,
     recursive: bool,
 ) -> Result<(), Errno> {
-    if !is_root(at) {
-        return Err(Errno::EINVAL); // 12
-    }
     if let Some(Some(ns)) = &change.idmap
         && ns.maps().is_none()
     {
@@ -159,47 +156,52 @@ pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
     }
     let ns = kernel.task().namespace();
     let done = with_locks(LockPlan::new(&ns), |locks| {
+        let at = at.now(locks)?;
+        if !is_root(&at) {
+            return Err(Error::Invalid.into()); // 12
+        }
         let own = home(locks, &at.0)?.is_some_and(|home| Arc::ptr_eq(&home, &ns));
         if !own && anonymous_root(locks, &at.0)?.is_none() {
             return Err(Error::Invalid.into()); // 13
         }
         let mounts = if recursive { locks.subtree(&at.0) } else { alloc::vec![Arc::clone(&at.0)] };
-        let flags = checked(kernel, locks, &mounts, change)?;
-        if let Some(to) = change.propagation {
-            change_types(locks, &mounts, to)?;
-        }
-        for (mount, flags) in mounts.iter().zip(flags) {
-            locks.set_flags(mount, flags);
-            if let Some(idmap) = &change.idmap {
-                locks.set_idmap(mount, idmap.clone());
-            }
-        }
-        Ok(())
+        let changes = checked(kernel, locks, &mounts, change)?;
+        locks.set_attributes(&changes, |locks| match change.propagation {
+            Some(to) => change_types(locks, &mounts, to),
+            None => Ok(()),
+        })
     });
     done.map_err(Errno::from)
 }
 
-/// The flags that each of `mounts` gets (rows 14 to 16).
+/// What becomes of each of `mounts` (rows 14 to 16). The first one that may not change so decides: a writer of one before
+/// it counts as well.
 fn checked<D: Dentry, K: Kernel<D>>(
     kernel: &K,
     locks: &WriteSet<D>,
     mounts: &[Arc<Mount<D>>],
     change: &Change,
-) -> Result<Vec<MountFlags>, Retry<D>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(mounts.len()).map_err(|_| Error::NoMemory)?;
+) -> Result<Vec<Attributes<D>>, Error> {
+    let mut changes: Vec<Attributes<D>> = Vec::new();
+    changes.try_reserve_exact(mounts.len()).map_err(|_| Error::NoMemory)?;
     for mount in mounts {
         let old = mount.flags();
         let new = old.difference(change.clear) | change.set;
-        if !locks_allow(old, new) {
-            return Err(Error::Permission.into()); // 14
+        let allowed = if !locks_allow(old, new) {
+            Err(Error::Permission) // 14
+        } else if let Some(idmap) = &change.idmap {
+            may_map(kernel, locks, mount, idmap.as_ref(), change.idmaps) // 15
+        } else {
+            Ok(())
+        };
+        if let Err(error) = allowed {
+            let busy = changes.iter().any(|change| locks.is_written(change)); // 16
+            return Err(if busy { Error::Busy } else { error });
         }
-        if let Some(idmap) = &change.idmap {
-            may_map(kernel, locks, mount, idmap.as_ref(), change.idmaps)?; // 15
-        }
-        all.push(keeping_locks(old, new));
+        let (mount, flags) = (Arc::clone(mount), keeping_locks(old, new));
+        changes.push(Attributes { mount, flags, idmap: change.idmap.clone() });
     }
-    Ok(all)
+    Ok(changes)
 }
 
 /// Whether `mount` may get the id map `idmap`.

@@ -5,12 +5,13 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::walk::{Last, walk_to_change};
-use mnt_table::{Dentry, LockPlan, SuperBlock};
-use propagate::umount::{detach, umount as remove};
+use mnt_table::walk::Last;
+use mnt_table::{Dentry, LockPlan, Mount, SuperBlock, WriteSet};
+use propagate::umount::{detach, umount};
 use propagate::{Error, with_locks};
 
 use crate::mount::is_root;
+use crate::path::Argument;
 use crate::user_memory::Text;
 use crate::{Errno, Task};
 
@@ -22,11 +23,13 @@ pub struct Done {
 }
 
 /// What a first look at the mount decides.
-enum First {
+enum First<D: Dentry> {
     /// It was marked for the next umount with `MNT_EXPIRE`.
     Marked,
-    /// It is to be removed.
-    Goes,
+    /// Its file system has to be spoken to first.
+    Waits(Arc<Mount<D>>),
+    /// It is gone.
+    Gone(Done),
 }
 
 /// umount2(2). A plain umount has shut the file system down when it returns, if this was its last mount. A plain umount
@@ -47,11 +50,20 @@ pub fn umount2<'a, D: Dentry>(
     }
     let has = |flag| flags & flag != 0;
     let last = if has(abi::UMOUNT_NOFOLLOW) { Last::NoFollowAndCross } else { Last::FollowAndCross };
-    let target = walk_to_change(&task.fs(), &target.into().read()?, last)?; // 2
+    let target = Argument::text(&target.into().read()?)?.spot(task, last)?; // 2
     task.may_mount()?; // 3
-    let (ns, mount) = (task.namespace(), &target.0);
-    let is_callers_root = Arc::ptr_eq(&task.fs().root().0, mount);
+    let ns = task.namespace();
+    let remove = |locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>| {
+        if !locks.is_in(mount, &ns) || locks.is_locked(mount) || locks.parent(mount).is_none() {
+            return Err(Error::Invalid.into()); // 14
+        }
+        let propagated = if has(abi::MNT_DETACH) { detach(locks, mount) } else { umount(locks, mount) }?; // 15
+        Ok(Done { propagated })
+    };
+    let is_callers_root = |mount: &Arc<Mount<D>>| Arc::ptr_eq(&task.fs().root().0, mount);
     let first = with_locks(LockPlan::new(&ns), |locks| {
+        let target = target.now(locks)?;
+        let mount = &target.0;
         if !is_root(&target) || !locks.is_in(mount, &ns) || locks.is_locked(mount) {
             return Err(Error::Invalid.into()); // 4, 5, 6
         }
@@ -59,7 +71,7 @@ pub fn umount2<'a, D: Dentry>(
             task.may_reconfigure(mount.super_block()).map_err(|_| Error::Permission)?; // 7
         }
         if has(abi::MNT_EXPIRE) {
-            if is_callers_root || has(abi::MNT_FORCE | abi::MNT_DETACH) {
+            if is_callers_root(mount) || has(abi::MNT_FORCE | abi::MNT_DETACH) {
                 return Err(Error::Invalid.into()); // 9
             }
             if !locks.is_leaf(mount) || !locks.is_idle(mount) {
@@ -69,23 +81,22 @@ pub fn umount2<'a, D: Dentry>(
                 return Ok(First::Marked); // 11
             }
         }
-        Ok(First::Goes)
+        if has(abi::MNT_FORCE) || is_callers_root(mount) && !has(abi::MNT_DETACH) {
+            return Ok(First::Waits(Arc::clone(mount)));
+        }
+        remove(locks, mount).map(First::Gone)
     })?;
-    if let First::Marked = first {
-        return Err(Errno::EAGAIN);
-    }
+    let mount = match first {
+        First::Marked => return Err(Errno::EAGAIN),
+        First::Gone(done) => return Ok(done),
+        First::Waits(mount) => mount,
+    };
     if has(abi::MNT_FORCE) {
         mount.super_block().abort(); // 12
     }
-    if is_callers_root && !has(abi::MNT_DETACH) {
+    if is_callers_root(&mount) && !has(abi::MNT_DETACH) {
         task.may_reconfigure(mount.super_block())?; // 13
         return if mount.super_block().make_read_only() { Ok(Done::default()) } else { Err(Errno::EBUSY) };
     }
-    let propagated = with_locks(LockPlan::new(&ns), |locks| {
-        if !locks.is_in(mount, &ns) || locks.is_locked(mount) || locks.parent(mount).is_none() {
-            return Err(Error::Invalid.into()); // 14
-        }
-        if has(abi::MNT_DETACH) { detach(locks, mount) } else { remove(locks, mount) } // 15
-    })?;
-    Ok(Done { propagated })
+    with_locks(LockPlan::new(&ns), |locks| remove(locks, &mount)).map_err(Errno::from)
 }

@@ -7,9 +7,9 @@
 //! The seed is printed; `LINEARIZABLE_SEED` and `LINEARIZABLE_ROUNDS` choose it and the number of rounds.
 
 mod linearizable {
-    pub mod history;
-    pub mod search;
-    pub mod world;
+    pub(crate) mod history;
+    pub(crate) mod search;
+    pub(crate) mod world;
 }
 
 use linearizable::history::{self, Program};
@@ -25,7 +25,7 @@ fn number(name: &str) -> Option<u64> {
 fn some_order_explains_what_threads_saw() {
     let seed = number("LINEARIZABLE_SEED")
         .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64));
-    let rounds = number("LINEARIZABLE_ROUNDS").unwrap_or(2000);
+    let rounds = number("LINEARIZABLE_ROUNDS").unwrap_or(400);
     println!("seed {seed}, {rounds} rounds");
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut overlapping = 0;

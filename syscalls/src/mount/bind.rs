@@ -24,13 +24,14 @@ use crate::scope::{home, is_usable, would_loop};
 /// As mount(2) says.
 pub(super) fn bind<D: Dentry>(call: &Call<'_, D>, source: Option<&[u8]>) -> Result<Done, Errno> {
     let Call { task, ns, target, flags } = call;
-    let from = source_path(task, source)?; // 1, 2
-    if would_loop(&*from.1, ns) {
-        return Err(Errno::EINVAL); // 3
-    }
+    let source = source_path(task, source)?; // 1, 2
     let extent = if flags & abi::MS_REC != 0 { Extent::Bindable } else { Extent::Root };
     let done = with_locks(LockPlan::new(ns), |locks| {
-        let (parent, on) = lock_own_target(locks, ns, target)?; // 4, 5
+        let from = source.now(locks)?;
+        if would_loop(&*from.1, ns) {
+            return Err(Error::Invalid.into()); // 3
+        }
+        let (parent, on) = lock_own_target(locks, ns, &target.now(locks)?)?; // 4, 5
         let (tree, steps) = copy(locks, CopyFrom { caller: ns, from: &from, extent }, ns)?; // 6 to 9
         if from.1.is_dir() != on.is_dir() {
             return Err(Error::NotDirectory.into()); // 10

@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, LockPlan, Mount, WriteSet};
-use propagate::graph::{self, PropagationType, missing_groups};
-use propagate::{Error, Retry, with_locks};
+use mnt_table::{Dentry, LockPlan};
+use propagate::graph::{PropagationType, change_types};
+use propagate::{Error, with_locks};
 
 use super::{Call, Done, is_root};
 use crate::Errno;
@@ -28,11 +28,12 @@ pub(crate) fn type_of(flags: u32) -> Option<PropagationType> {
 /// As mount(2) says.
 pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
     let Call { task, ns, target, flags } = call;
-    if !is_root(target) {
-        return Err(Errno::EINVAL); // 1
-    }
     let to = type_of(flags & !(abi::MS_REC | abi::MS_SILENT)).ok_or(Errno::EINVAL)?; // 2
     let done = with_locks(LockPlan::new(ns), |locks| {
+        let target = target.now(locks)?;
+        if !is_root(&target) {
+            return Err(Error::Invalid.into()); // 1
+        }
         let Some(home) = home(locks, &target.0)? else { return Err(Error::Invalid.into()) }; // 3
         task.may_administer(&home).map_err(|_| Error::Permission)?; // 4
         let mounts = if flags & abi::MS_REC != 0 {
@@ -44,23 +45,4 @@ pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> 
         Ok(Done::default())
     });
     done.map_err(Errno::from)
-}
-
-/// Changes all of `mounts`, parents first.
-///
-/// # Errors
-/// `ENOMEM`. Also: missing locks.
-pub(crate) fn change_types<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mounts: &[Arc<Mount<D>>],
-    to: PropagationType,
-) -> Result<(), Retry<D>> {
-    let missing = missing_groups(locks, mounts);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
-    }
-    for mount in mounts {
-        graph::change_type(locks, mount, to)?;
-    }
-    Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) fn create<D: Dentry>(
     let internal = context.fs_type().flags().contains(TypeFlags::INTERNAL);
     let ns = &call.ns;
     let done = with_locks(LockPlan::new(ns), |locks| {
-        let (parent, on) = lock_own_target(locks, ns, &call.target)?; // 8, 9
+        let (parent, on) = lock_own_target(locks, ns, &call.target.now(locks)?)?; // 8, 9
         let same = Arc::ptr_eq(parent.super_block(), root.super_block()) && Arc::ptr_eq(parent.root(), &on);
         if same {
             return Err(Error::Busy.into()); // 10

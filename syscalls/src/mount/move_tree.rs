@@ -6,10 +6,10 @@ use mnt_table::{Dentry, LockPlan, Mount, WriteSet};
 use propagate::attach::{Place, What, attach};
 use propagate::beneath::{may_go_beneath, place_beneath};
 use propagate::graph::is_shared;
-use propagate::pivot_root::Position;
 use propagate::{Error, Retry, with_locks};
 
 use super::{Done, is_root, lock_target, rules};
+use crate::path::Spot;
 use crate::scope::{anonymous_root, home, is_usable, would_loop};
 use crate::{Errno, Task};
 
@@ -28,24 +28,21 @@ pub(crate) enum How {
 /// As mount(2) and move_mount(2) say.
 pub(crate) fn move_tree<D: Dentry>(
     task: &Task<D>,
-    from: &Position<D>,
-    to: &Position<D>,
+    from: &Spot<'_, D>,
+    to: &Spot<'_, D>,
     how: How,
 ) -> Result<Done, Errno> {
-    if !is_root(from) {
-        return Err(Errno::EINVAL); // 3
-    }
-    if from.1.is_dir() != to.1.is_dir() {
-        return Err(Errno::EINVAL); // 4
-    }
-    if how == How::Beneath && !is_root(to) {
-        return Err(Errno::EINVAL); // 8.8.1, 0
-    }
-    let (ns, source) = (task.namespace(), &from.0);
+    let ns = task.namespace();
     let done = with_locks(LockPlan::new(&ns), |locks| {
+        let (from, to) = (from.now(locks)?, to.now(locks)?);
+        // 3, 4; 8.8.1, 0
+        if !is_root(&from) || from.1.is_dir() != to.1.is_dir() || how == How::Beneath && !is_root(&to) {
+            return Err(Error::Invalid.into());
+        }
+        let source = &from.0;
         // The target's lock must be held to find the top of its stack.
         home(locks, &to.0)?;
-        let (mut parent, mut on) = lock_target(locks, to)?; // 5
+        let (mut parent, mut on) = lock_target(locks, &to)?; // 5
         let mut top = None;
         if how == How::Beneath {
             let (above, dentry, beneath) = place_beneath(locks, &to.0)?; // 8.8.1, 1

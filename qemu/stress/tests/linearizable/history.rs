@@ -13,9 +13,9 @@ use rand::seq::IndexedRandom;
 use super::world::{Answer, Call, World};
 
 /// What is done before the threads start, and what each of them does.
-pub struct Program {
-    pub setup: Vec<Call>,
-    pub threads: Vec<Vec<Call>>,
+pub(crate) struct Program {
+    pub(crate) setup: Vec<Call>,
+    pub(crate) threads: Vec<Vec<Call>>,
 }
 
 const PATHS: [&str; 10] = ["/", "/a", "/b", "/a/x", "/b/x", "/a/a", "/a/b/x", ".", "..", "/b/a"];
@@ -24,7 +24,7 @@ const TYPES: [u32; 5] = [abi::MS_SHARED, abi::MS_SHARED, abi::MS_SLAVE, abi::MS_
 
 impl Program {
     /// One at random.
-    pub fn random(rng: &mut SmallRng) -> Self {
+    pub(crate) fn random(rng: &mut SmallRng) -> Self {
         let mut dev = 10;
         let mut change = |rng: &mut SmallRng| {
             dev += 1;
@@ -72,26 +72,26 @@ impl fmt::Display for Program {
 }
 
 /// A call as it happened: between two moments.
-pub struct Event {
-    pub began: u64,
-    pub ended: u64,
-    pub answer: Answer,
+pub(crate) struct Event {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    pub(crate) answer: Answer,
 }
 
 /// What happened.
-pub struct History {
+pub(crate) struct History {
     /// The calls of each thread, in their order.
-    pub threads: Vec<Vec<Event>>,
+    pub(crate) threads: Vec<Vec<Event>>,
     /// What the tasks see in the end.
-    pub state: Vec<Vec<String>>,
+    pub(crate) state: Vec<Vec<String>>,
     /// What the checker says then.
-    pub violations: Vec<String>,
+    pub(crate) violations: Vec<String>,
     text: String,
 }
 
 impl History {
     /// Whether any two calls ran at the same time.
-    pub fn overlaps(&self) -> bool {
+    pub(crate) fn overlaps(&self) -> bool {
         let all: Vec<_> = self.threads.iter().flatten().collect();
         let at_once = |a: &Event, b: &Event| a.began < b.ended && b.began < a.ended;
         all.iter().enumerate().any(|(at, a)| all[at + 1..].iter().any(|b| at_once(a, b)))
@@ -105,7 +105,7 @@ impl fmt::Display for History {
 }
 
 /// Runs `program`, a thread for each task.
-pub fn record(program: &Program) -> History {
+pub(crate) fn record(program: &Program) -> History {
     let world = World::new(&program.setup);
     let (clock, start) = (AtomicU64::new(0), Barrier::new(program.threads.len()));
     let now = || clock.fetch_add(1, Ordering::SeqCst);

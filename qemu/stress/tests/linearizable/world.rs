@@ -18,11 +18,11 @@ use syscalls::{Errno, Show, Task};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
 /// The directories of every file system.
-pub const DIRECTORIES: [&str; 4] = ["a", "b", "a/x", "b/x"];
+pub(crate) const DIRECTORIES: [&str; 4] = ["a", "b", "a/x", "b/x"];
 
 /// A call.
 #[derive(Clone, Debug)]
-pub enum Call {
+pub(crate) enum Call {
     /// A new file system, which says it is this device.
     Mount(&'static str, u32),
     Bind(&'static str, &'static str, bool),
@@ -39,10 +39,14 @@ pub enum Call {
 
 /// What a call answered: an error, or what it found.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub(crate) enum Answer {
     Done(Result<(), u32>),
     Found(Result<(u32, u64), u32>),
     Lines(Vec<String>),
+}
+
+impl Answer {
+    pub(crate) const NO_MEMORY: Answer = Answer::Done(Err(linux_raw_sys::errno::ENOMEM));
 }
 
 impl fmt::Debug for Answer {
@@ -57,8 +61,8 @@ impl fmt::Debug for Answer {
 }
 
 /// Tasks 0 and 1 are in one namespace, task 2 is in a copy of it.
-pub struct World {
-    pub tasks: Vec<Task<TmpDentry>>,
+pub(crate) struct World {
+    pub(crate) tasks: Vec<Task<TmpDentry>>,
 }
 
 struct Fresh(u32);
@@ -137,7 +141,7 @@ fn fresh(dev: u32) -> SuperBlockRef<TmpDentry> {
 
 impl World {
     /// As every round begins: `setup` done by task 0.
-    pub fn new(setup: &[Call]) -> Self {
+    pub(crate) fn new(setup: &[Call]) -> Self {
         let ns = MntNamespace::new(Kind::Ordinary).expect("memory");
         let (hidden, base) = (fresh(1), fresh(2));
         let spec = |root: &SuperBlockRef<TmpDentry>| {
@@ -164,7 +168,7 @@ impl World {
     }
 
     /// Makes a call.
-    pub fn run(&self, task: usize, call: &Call) -> Answer {
+    pub(crate) fn run(&self, task: usize, call: &Call) -> Answer {
         let task = &self.tasks[task];
         let mount = |source: &str, target: &str, fs_type: Option<&[u8]>, flags: u32| {
             mount(task, &Files, Some(source.as_bytes()), target.as_bytes(), fs_type, flags, b"").map(|_| ())
@@ -216,7 +220,7 @@ impl World {
     }
 
     /// What all tasks see, and what the checker says.
-    pub fn state(&self) -> (Vec<Vec<String>>, Vec<String>) {
+    pub(crate) fn state(&self) -> (Vec<Vec<String>>, Vec<String>) {
         let lines = self.tasks.iter().map(|task| self.lines(task)).collect();
         let namespaces: Vec<_> = self.tasks.iter().map(Task::namespace).collect();
         let mut own: Vec<Arc<MntNamespace<TmpDentry>>> = Vec::new();
