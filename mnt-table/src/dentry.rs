@@ -22,6 +22,7 @@ use crate::reclaim::Guard;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, order, planted};
 use crate::user_ns::UserNs;
 use crate::walk::WalkError;
+use crate::writers::Writers;
 
 /// Why a name was not found in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ pub trait SuperBlock: Send + Sync + 'static {
     ///
     /// Context: as [`SuperBlock::shutdown`].
     fn make_read_only(&self) -> bool {
-        false
+        self.active().set_read_only(true)
     }
 }
 
@@ -172,10 +173,15 @@ impl<D: Dentry> Drop for SuperBlockRef<D> {
     }
 }
 
-/// How many mounts of a superblock there are, in all namespaces.
+/// How many mounts of a superblock there are, in all namespaces, and who writes through them.
 ///
-/// Mounts of one superblock share this line; mounts of different superblocks share nothing.
-pub struct ActiveMounts(AtomicU32);
+/// Mounts of one superblock share this; mounts of different superblocks share nothing.
+pub struct ActiveMounts {
+    count: AtomicU32,
+    writers: Writers,
+    /// Held by whoever changes whether the superblock is read-only.
+    transition: Mutex<()>,
+}
 
 impl ActiveMounts {
     /// None yet.
@@ -184,24 +190,53 @@ impl ActiveMounts {
         reason = "a count is made where its superblock is, never by default"
     )]
     pub fn new() -> Self {
-        ActiveMounts(AtomicU32::new(0))
+        ActiveMounts { count: AtomicU32::new(0), writers: Writers::new(), transition: Mutex::new(()) }
     }
 
     /// The number of mounts.
     pub fn count(&self) -> u32 {
         // Relaxed: statistics.
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Who writes through any mount, and whether the superblock is read-only.
+    pub(crate) fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// Whether the superblock is read-only; a moment's answer.
+    pub fn is_read_only(&self) -> bool {
+        self.writers.is_read_only()
+    }
+
+    /// Makes the superblock read-only, or writable again. `false`: somebody writes through one of its mounts, so it stays
+    /// writable.
+    ///
+    /// Context: the caller does not write itself; never blocks.
+    #[must_use]
+    pub fn set_read_only(&self, read_only: bool) -> bool {
+        let _one_at_a_time = self.transition.lock();
+        if !read_only {
+            self.writers.set_writable();
+            return true;
+        }
+        let hold = self.writers.hold();
+        let idle = hold.is_idle();
+        if idle {
+            hold.set_read_only();
+        }
+        idle
     }
 
     pub(crate) fn add(&self) {
         // Relaxed: the caller reached the superblock through a mount or is its creator, so it cannot be the last.
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether this was the last.
     pub(crate) fn remove(&self) -> bool {
         // AcqRel: what other mounts did with the superblock comes before its shutdown.
-        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+        self.count.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }
 

@@ -17,7 +17,7 @@
 //! | [`table`] | the hash: immutable entries, lock-free lookup, growth under readers; also a directory's dentry cache |
 //! | [`mount`] | mounts, edges, states, references, anchors of roots and working directories |
 //! | `count` | split reference counts |
-//! | [`writers`] | who writes through a mount and to a superblock; how these become read-only |
+//! | [`writers`], [`attributes`] | who writes through a mount and to a superblock; how these become read-only, and other changes of what a mount is like |
 //! | [`namespace`], `seqlock` | a namespace: hash, sequence, lock; what bumps the sequence |
 //! | [`write_set`] | the locks of one change, and how they are taken |
 //! | [`tree`] | prepare and commit of attach, move, tuck, leave |
@@ -76,6 +76,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod arc_cell;
+pub mod attributes;
 mod by_id;
 pub mod check;
 mod count;

@@ -64,6 +64,7 @@ use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, p
 use crate::table::{Entry, Links};
 use crate::tree::release_children;
 use crate::user_ns::UserNs;
+use crate::writers::Writers;
 
 bitflags! {
     /// Per-mount flags that a user can set (mount(2), mount_setattr(2)), and the locks on them.
@@ -236,7 +237,8 @@ pub struct Mount<D: Dentry> {
     idmap: plain::Mutex<Option<UserNs>>,
     /// An umount with MNT_EXPIRE came by, and nobody since.
     expiring: plain::AtomicBool,
-    // Written by references; inline until it is shared.
+    // Written by writers and by references; inline until it is shared.
+    writers: Writers,
     refs: Counter,
     /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
@@ -305,6 +307,11 @@ impl<D: Dentry> Mount<D> {
             source: spec.source,
             idmap: plain::Mutex::new(spec.idmap),
             expiring: plain::AtomicBool::new(false),
+            writers: if spec.flags.contains(MountFlags::READONLY) {
+                Writers::new_read_only()
+            } else {
+                Writers::new()
+            },
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
@@ -391,6 +398,11 @@ impl<D: Dentry> Mount<D> {
     /// Sets whose ids it maps. Context: holds the namespace's lock; nobody can have written through the mount yet.
     pub(crate) fn set_idmap(&self, idmap: Option<UserNs>) {
         *self.idmap.lock() = idmap;
+    }
+
+    /// Who writes through it, and whether anybody may.
+    pub(crate) fn own_writers(&self) -> &Writers {
+        &self.writers
     }
 
     /// Marks it for the next umount with `MNT_EXPIRE`; returns whether it was marked already and not used since.

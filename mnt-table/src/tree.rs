@@ -15,12 +15,11 @@ use core::ptr::{self, NonNull};
 use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
-use crate::mount::{Anchor, Edge, Mount, MountFlags, MountSpec, detached_into_raw, state};
+use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, state};
 use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
 use crate::table::Unlinked;
-use crate::user_ns::UserNs;
 use crate::write_set::WriteSet;
 
 /// An edge that is ready to be linked.
@@ -93,20 +92,6 @@ impl<D: Dentry> WriteSet<D> {
     /// Sets whether `mount` can be bound.
     pub fn set_unbindable(&mut self, mount: &Mount<D>, unbindable: bool) {
         self.tree_mut(mount).unbindable = unbindable;
-    }
-
-    /// Sets `mount`'s flags.
-    pub fn set_flags(&mut self, mount: &Mount<D>, flags: MountFlags) {
-        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
-        mount.set_flags(flags);
-        ns.bump_generation();
-    }
-
-    /// Sets whose ids `mount` maps, which nobody has written through yet.
-    pub fn set_idmap(&mut self, mount: &Mount<D>, idmap: Option<UserNs>) {
-        let ns = Arc::clone(self.namespace_of(mount).expect("the mount's namespace is locked"));
-        mount.set_idmap(idmap);
-        ns.bump_generation();
     }
 
     /// Whether a user may not separate `mount` from its parent.

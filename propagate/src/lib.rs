@@ -33,6 +33,7 @@ pub mod umount;
 
 use alloc::vec::Vec;
 
+use mnt_table::attributes::AttributeError;
 use mnt_table::dentry::RegisterError;
 use mnt_table::list::NoMemory;
 use mnt_table::reclaim::OverLimit;
@@ -62,6 +63,15 @@ pub enum Error {
 impl From<NoMemory> for Error {
     fn from(NoMemory: NoMemory) -> Self {
         Error::NoMemory
+    }
+}
+
+impl From<AttributeError> for Error {
+    fn from(error: AttributeError) -> Self {
+        match error {
+            AttributeError::Written => Error::Busy,
+            AttributeError::NoMemory => Error::NoMemory,
+        }
     }
 }
 

@@ -1,20 +1,10 @@
-//! What a mount lets a task do: for the kernel to ask where it opens, writes and executes files (1.5, 10.2).
+//! What a mount lets a task do: for the kernel to ask where it opens and executes files (1.5, 10.2). Who writes says so
+//! through [`mnt_table::writers::WriteRef`], which fails with `EROFS`.
 
 use mnt_table::namespace::namespace_of;
 use mnt_table::{Dentry, Mount, MountFlags, SuperBlock};
 
-use crate::file_system::SuperFlags;
-use crate::{Errno, FileSystems, Task};
-
-/// Whether what is on `mount` may be changed through it.
-///
-/// # Errors
-/// `EROFS`: the mount or the superblock is read-only.
-pub fn may_write<D: Dentry>(kernel: &impl FileSystems<D>, mount: &Mount<D>) -> Result<(), Errno> {
-    let read_only = mount.flags().contains(MountFlags::READONLY)
-        || kernel.super_flags(mount.root()).contains(SuperFlags::RDONLY);
-    if read_only { Err(Errno::EROFS) } else { Ok(()) }
-}
+use crate::{Errno, Task};
 
 /// Whether a file on `mount` may be executed (execve(2)). Mapping it executable is refused in the same case, with `EPERM`.
 ///

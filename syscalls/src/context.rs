@@ -313,11 +313,12 @@ impl<D: Dentry> Context<D> {
         self.phase = Phase::Failed;
     }
 
-    /// Forgets the parameters; what comes next is a change of the instance.
+    /// Forgets the parameters; what comes next is a change of the instance. Flags that were spoken of before stay so, now
+    /// as cleared.
     pub fn clean(&mut self) {
         self.configure = None;
         (self.source, self.subtype) = (None, None);
-        (self.flags, self.mask) = (SuperFlags::empty(), SuperFlags::empty());
+        self.flags = SuperFlags::empty();
         self.phase = Phase::AwaitingReconf;
     }
 

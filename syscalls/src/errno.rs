@@ -3,6 +3,7 @@
 use linux_raw_sys::errno;
 use mnt_table::user_ns::TooMany;
 use mnt_table::walk::WalkError;
+use mnt_table::writers::ReadOnly;
 
 /// A Linux error number, positive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +61,12 @@ impl From<WalkError> for Errno {
             WalkError::BadFlags => Errno::EINVAL,
             WalkError::NoLastName => Errno::EBUSY,
         }
+    }
+}
+
+impl From<ReadOnly> for Errno {
+    fn from(ReadOnly: ReadOnly) -> Self {
+        Errno::EROFS
     }
 }
 

@@ -6,9 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
+use mnt_table::attributes::Attributes;
 use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet};
 use propagate::graph::{PropagationType, change_types};
-use propagate::{Error, Retry, with_locks};
+use propagate::{Error, with_locks};
 
 use crate::attributes::{from_attr, keeping_locks, locks_allow, times_from_attr};
 use crate::file::Object;
@@ -164,42 +165,43 @@ pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
             return Err(Error::Invalid.into()); // 13
         }
         let mounts = if recursive { locks.subtree(&at.0) } else { alloc::vec![Arc::clone(&at.0)] };
-        let flags = checked(kernel, locks, &mounts, change)?;
-        if let Some(to) = change.propagation {
-            change_types(locks, &mounts, to)?;
-        }
-        for (mount, flags) in mounts.iter().zip(flags) {
-            locks.set_flags(mount, flags);
-            if let Some(idmap) = &change.idmap {
-                locks.set_idmap(mount, idmap.clone());
-            }
-        }
-        Ok(())
+        let changes = checked(kernel, locks, &mounts, change)?;
+        locks.set_attributes(&changes, |locks| match change.propagation {
+            Some(to) => change_types(locks, &mounts, to),
+            None => Ok(()),
+        })
     });
     done.map_err(Errno::from)
 }
 
-/// The flags that each of `mounts` gets (rows 14 to 16).
+/// What becomes of each of `mounts` (rows 14 to 16). The first one that may not change so decides: a writer of one before
+/// it counts as well.
 fn checked<D: Dentry, K: Kernel<D>>(
     kernel: &K,
     locks: &WriteSet<D>,
     mounts: &[Arc<Mount<D>>],
     change: &Change,
-) -> Result<Vec<MountFlags>, Retry<D>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(mounts.len()).map_err(|_| Error::NoMemory)?;
+) -> Result<Vec<Attributes<D>>, Error> {
+    let mut changes: Vec<Attributes<D>> = Vec::new();
+    changes.try_reserve_exact(mounts.len()).map_err(|_| Error::NoMemory)?;
     for mount in mounts {
         let old = mount.flags();
         let new = old.difference(change.clear) | change.set;
-        if !locks_allow(old, new) {
-            return Err(Error::Permission.into()); // 14
+        let allowed = if !locks_allow(old, new) {
+            Err(Error::Permission) // 14
+        } else if let Some(idmap) = &change.idmap {
+            may_map(kernel, locks, mount, idmap.as_ref(), change.idmaps) // 15
+        } else {
+            Ok(())
+        };
+        if let Err(error) = allowed {
+            let busy = changes.iter().any(|change| locks.is_written(change)); // 16
+            return Err(if busy { Error::Busy } else { error });
         }
-        if let Some(idmap) = &change.idmap {
-            may_map(kernel, locks, mount, idmap.as_ref(), change.idmaps)?; // 15
-        }
-        all.push(keeping_locks(old, new));
+        let (mount, flags) = (Arc::clone(mount), keeping_locks(old, new));
+        changes.push(Attributes { mount, flags, idmap: change.idmap.clone() });
     }
-    Ok(all)
+    Ok(changes)
 }
 
 /// Whether `mount` may get the id map `idmap`.

@@ -6,3 +6,4 @@ mod detached;
 mod faults;
 mod kernel;
 mod layouts;
+mod writers;

@@ -111,8 +111,8 @@ impl Configure<TmpDentry> for Files {
     }
 
     fn reconfigure(&mut self, root: &Arc<TmpDentry>, flags: SuperFlags, _log: &mut Log) -> Result<(), Errno> {
-        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
-        Ok(())
+        let done = root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        if done { Ok(()) } else { Err(Errno::EBUSY) }
     }
 }
 

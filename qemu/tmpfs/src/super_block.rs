@@ -33,9 +33,8 @@ pub struct TmpSuperBlock {
     dev: u32,
     fs_type: Box<[u8]>,
     source: Arc<[u8]>,
-    read_only: AtomicBool,
-    /// Open files that write, and open files without a name: with them it does not become read-only.
-    writers: AtomicU32,
+    /// Open files that have lost their names: with them it does not become read-only.
+    nameless: AtomicU32,
     owner: Mutex<UserNs>,
     inos: AtomicU64,
     /// Held by renames from one directory to another: nothing else changes who is below whom.
@@ -60,14 +59,15 @@ impl TmpSuperBlock {
             dev: options.dev,
             fs_type: options.fs_type.into(),
             source: options.source.into(),
-            read_only: AtomicBool::new(options.read_only),
-            writers: AtomicU32::new(0),
+            nameless: AtomicU32::new(0),
             owner: Mutex::new(UserNs::INITIAL),
             inos: AtomicU64::new(1),
             rename: Mutex::new(()),
             root: Mutex::new(Weak::new()),
             shut_down: AtomicBool::new(false),
         });
+        // Nobody writes yet, and nobody has a file.
+        assert!(super_block.set_read_only(options.read_only));
         let root = TmpDentry::new(&super_block, None, What::Directory)?;
         *super_block.root.lock() = Arc::downgrade(&root);
         Ok(root)
@@ -90,13 +90,16 @@ impl TmpSuperBlock {
 
     /// Whether changes fail with `EROFS`.
     pub fn is_read_only(&self) -> bool {
-        // Relaxed: one word that stands for itself.
-        self.read_only.load(Ordering::Relaxed)
+        self.active.is_read_only()
     }
 
-    /// Sets whether changes fail; those under way go on.
-    pub fn set_read_only(&self, read_only: bool) {
-        self.read_only.store(read_only, Ordering::Relaxed);
+    /// Sets whether changes fail; `false` if it is written to, or a file without a name is open, so that it stays writable.
+    #[must_use]
+    pub fn set_read_only(&self, read_only: bool) -> bool {
+        // Relaxed: a number.
+        let nameless = self.nameless.load(Ordering::Relaxed) != 0;
+        let keeps = nameless && read_only && !self.is_read_only();
+        !keeps && self.active.set_read_only(read_only)
     }
 
     /// Makes `owner` the user namespace that owns it: before anybody has it.
@@ -104,20 +107,15 @@ impl TmpSuperBlock {
         *self.owner.lock() = owner;
     }
 
-    /// One user more that keeps it from becoming read-only.
-    pub fn get_writer(&self) {
-        // Relaxed: a number; the kernel orders it with what makes an instance read-only.
-        self.writers.fetch_add(1, Ordering::Relaxed);
+    /// One open file more that has no name.
+    pub fn get_nameless(&self) {
+        // Relaxed: a number.
+        self.nameless.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One less.
-    pub fn put_writer(&self) {
-        self.writers.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whether somebody keeps it from becoming read-only.
-    pub fn has_writers(&self) -> bool {
-        self.writers.load(Ordering::Relaxed) != 0
+    pub fn put_nameless(&self) {
+        self.nameless.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn may_write(&self) -> Result<(), FsError> {
@@ -157,11 +155,7 @@ impl SuperBlock for TmpSuperBlock {
     }
 
     fn make_read_only(&self) -> bool {
-        if self.has_writers() {
-            return false;
-        }
-        self.set_read_only(true);
-        true
+        self.set_read_only(true)
     }
 
     /// Takes the tree apart: marks every directory removed, unlinks every entry and forgets every place, so that all of

@@ -194,7 +194,7 @@ fn rename_refuses_in_order() {
 fn a_read_only_superblock_changes_nothing() {
     let (root, ns) = (fresh(1), namespace());
     let file = root.create(b"f").unwrap();
-    root.super_block().set_read_only(true);
+    assert!(root.super_block().set_read_only(true));
     // As Linux: what exists is said first by whoever makes, and last by whoever takes away.
     assert_eq!(root.mkdir(b"f").unwrap_err(), FsError::Exists);
     assert_eq!(root.mkdir(b"d").unwrap_err(), FsError::ReadOnly);
@@ -204,7 +204,7 @@ fn a_read_only_superblock_changes_nothing() {
     assert_eq!(file.write_at(0, b"x").unwrap_err(), FsError::ReadOnly);
     assert_eq!(file.truncate(0).unwrap_err(), FsError::ReadOnly);
     assert_eq!(root.entries().unwrap().len(), 1);
-    root.super_block().set_read_only(false);
+    assert!(root.super_block().set_read_only(false));
     root.mkdir(b"d").unwrap();
     root.super_block().shutdown();
 }

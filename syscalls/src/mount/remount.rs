@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use mnt_table::attributes::Attributes;
 use mnt_table::mount::Unkept;
 use mnt_table::{Dentry, LockPlan, Mount, MountFlags, WriteSet, pin};
 use propagate::{Error, Retry, with_locks};
@@ -19,14 +20,14 @@ use crate::{Errno, FileSystems};
 pub(super) fn mount<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> {
     let done = with_locks(LockPlan::new(&call.ns), |locks| {
         let (mount, new) = new_flags(call, locks)?;
-        locks.set_flags(&mount, keeping_locks(mount.flags(), new));
+        let flags = keeping_locks(mount.flags(), new);
+        locks.set_attributes(&[Attributes { mount, flags, idmap: None }], |_| Ok::<_, Retry<D>>(()))?; // 4
         Ok(Done::default())
     });
     done.map_err(Errno::from)
 }
 
 /// The target, and the flags that it is to have (rows 1 to 3).
-#[expect(clippy::type_complexity, reason = "a pair")]
 fn new_flags<D: Dentry>(
     call: &Call<'_, D>,
     locks: &WriteSet<D>,

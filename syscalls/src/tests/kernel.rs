@@ -189,8 +189,8 @@ impl Configure<TmpDentry> for Config {
         if self.empty {
             return Err(Errno::EINVAL);
         }
-        root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
-        Ok(())
+        let done = root.super_block().set_read_only(flags.contains(SuperFlags::RDONLY));
+        if done { Ok(()) } else { Err(Errno::EBUSY) }
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use linux_raw_sys::{errno, general as abi};
 use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
-use mnt_table::{Dentry, MountFlags, PathRef, pin};
-use syscalls::access::{may_open_device, may_write};
+use mnt_table::writers::WriteRef;
+use mnt_table::{Dentry, MountFlags, MountRef, PathRef, pin};
+use syscalls::access::may_open_device;
 use syscalls::context::Log;
 use syscalls::credentials::Capabilities;
 use syscalls::entry::detach_elsewhere;
@@ -58,6 +59,11 @@ impl From<FsError> for Failure {
 }
 
 type Answer = Result<usize, Failure>;
+
+/// Somebody who writes through `mount` from here on.
+fn write(mount: &MountRef<TmpDentry>) -> Result<WriteRef<MountRef<TmpDentry>>, Failure> {
+    Ok(WriteRef::new(mount.clone()).map_err(Errno::from)?)
+}
 
 /// A directory and a name in it that may not be there.
 struct Entry {
@@ -188,7 +194,7 @@ impl Call<'_> {
             Ok(at) => at,
             Err(Failure(errno::ENOENT)) if has(abi::O_CREAT) && !path.is_empty() => {
                 let entry = self.entry(dfd, addr)?;
-                may_write(self, &entry.at.mount)?;
+                let _writing = write(&entry.at.mount)?;
                 let dentry = entry.at.dentry.create(&entry.name)?;
                 PathRef { mount: entry.at.mount, dentry }
             }
@@ -203,6 +209,7 @@ impl Call<'_> {
         if at.dentry.symlink().is_some() {
             return Err(Errno::ELOOP.into());
         }
+        let mut writing = None;
         if self.is_device(&at.dentry) {
             may_open_device(&at.mount)?;
         } else if writes {
@@ -210,7 +217,7 @@ impl Call<'_> {
                 return Err(Failure(errno::EISDIR));
             }
             if thing::<ProcFile>(&at.dentry).is_none() {
-                may_write(self, &at.mount)?;
+                writing = Some(write(&at.mount)?);
             }
         }
         if let Some(file) = thing::<NamespaceFile>(&at.dentry) {
@@ -228,7 +235,7 @@ impl Call<'_> {
         if has(abi::O_TRUNC) && writes {
             at.dentry.truncate(0)?;
         }
-        let open = Open::new(File::at(at), access, writes);
+        let open = Open::new(File::at(at), access, writing);
         Ok(fd_result(self.install_open(open)?))
     }
 
@@ -372,7 +379,7 @@ impl Call<'_> {
         if entry.slash && !directory {
             return Err(Errno::ENOENT.into());
         }
-        may_write(self, &entry.at.mount)?;
+        let _writing = write(&entry.at.mount)?;
         make(&entry.at.dentry, &entry.name)?;
         Ok(0)
     }
@@ -397,7 +404,7 @@ impl Call<'_> {
 
     fn unlink(&self, dfd: i32, addr: usize, flags: u32) -> Answer {
         let entry = self.entry(dfd, addr)?;
-        may_write(self, &entry.at.mount)?;
+        let _writing = write(&entry.at.mount)?;
         let own = self.process.task.namespace();
         let removed = if flags & abi::AT_REMOVEDIR != 0 {
             entry.at.dentry.rmdir(&entry.name, &own)?
@@ -416,7 +423,7 @@ impl Call<'_> {
             let is_open = |open: &&Arc<Open>| {
                 open.file.path().is_some_and(|at| Arc::ptr_eq(&at.dentry, &removed.dentry))
             };
-            fds.iter().flatten().filter(is_open).for_each(|open| open.keep_writable());
+            fds.iter().flatten().filter(is_open).for_each(|open| open.lose_name());
         }
         Ok(())
     }
@@ -426,7 +433,7 @@ impl Call<'_> {
         if !Arc::ptr_eq(&from.at.mount.to_arc(), &to.at.mount.to_arc()) {
             return Err(Errno::EXDEV.into());
         }
-        may_write(self, &from.at.mount)?;
+        let _writing = write(&from.at.mount)?;
         let own = self.process.task.namespace();
         let there = to.at.dentry.lookup(&to.name, &pin()).map(Arc::clone);
         if flags & abi::RENAME_NOREPLACE != 0 && there.is_ok() {

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use mnt_table::Dentry;
+use mnt_table::writers::WriteRef;
+use mnt_table::{Dentry, MountRef};
 use syscalls::File;
 use syscalls::mounts_file::MountsFile;
 use tmpfs::{TmpDentry, TmpSuperBlock};
@@ -23,37 +24,39 @@ pub(super) enum Access {
 pub(super) struct Open {
     pub(super) file: Arc<File<TmpDentry>>,
     pub(super) access: Access,
-    /// The instance that it keeps from becoming read-only.
-    writes: Mutex<Option<Arc<TmpSuperBlock>>>,
+    /// Open for writing, it keeps its mount writable.
+    _writes: Option<WriteRef<MountRef<TmpDentry>>>,
+    /// The instance whose file it is that lost its name.
+    nameless: Mutex<Option<Arc<TmpSuperBlock>>>,
 }
 
 impl Open {
     /// A file that nothing can be read from or written to.
     pub(super) fn place(file: File<TmpDentry>) -> Arc<Self> {
-        Arc::new(Open { file: Arc::new(file), access: Access::Place, writes: Mutex::default() })
+        Self::new(file, Access::Place, None)
     }
 
-    /// An open file.
-    pub(super) fn new(file: File<TmpDentry>, access: Access, writes: bool) -> Arc<Self> {
-        let open = Arc::new(Open { file: Arc::new(file), access, writes: Mutex::default() });
-        if writes {
-            open.keep_writable();
-        }
-        open
+    /// An open file, for writing with `writes`.
+    pub(super) fn new(
+        file: File<TmpDentry>,
+        access: Access,
+        writes: Option<WriteRef<MountRef<TmpDentry>>>,
+    ) -> Arc<Self> {
+        Arc::new(Open { file: Arc::new(file), access, _writes: writes, nameless: Mutex::default() })
     }
 
-    /// It keeps its file system from becoming read-only: it writes, or it is of a file without a name.
-    pub(super) fn keep_writable(&self) {
-        let mut writes = self.writes.lock().expect("no panic");
-        if let (None, Some(path)) = (&*writes, self.file.path()) {
-            path.dentry.super_block().get_writer();
-            *writes = Some(Arc::clone(path.dentry.super_block()));
+    /// Its file has lost its name, and keeps its file system from becoming read-only.
+    pub(super) fn lose_name(&self) {
+        let mut nameless = self.nameless.lock().expect("no panic");
+        if let (None, Some(path)) = (&*nameless, self.file.path()) {
+            path.dentry.super_block().get_nameless();
+            *nameless = Some(Arc::clone(path.dentry.super_block()));
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.writes.get_mut().expect("no panic").iter().for_each(|super_block| super_block.put_writer());
+        self.nameless.get_mut().expect("no panic").iter().for_each(|super_block| super_block.put_nameless());
     }
 }

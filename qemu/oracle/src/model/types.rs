@@ -182,20 +182,19 @@ impl Configure<TmpDentry> for Config {
             // The kernel's own entries are no writes.
             let super_block = made.root().super_block();
             let read_only = super_block.is_read_only();
-            super_block.set_read_only(false);
+            let writable = super_block.set_read_only(false);
             of.instances.processes.fill(made.root())?;
-            super_block.set_read_only(read_only);
+            let restored = super_block.set_read_only(read_only);
+            assert!(writable && restored, "nobody else knows of it yet");
         }
         Ok(made)
     }
 
     fn reconfigure(&mut self, root: &Arc<TmpDentry>, flags: SuperFlags, _log: &mut Log) -> Result<(), Errno> {
         let super_block = root.super_block();
-        let read_only = flags.contains(SuperFlags::RDONLY);
-        if read_only && !super_block.is_read_only() && super_block.has_writers() {
+        if !super_block.set_read_only(flags.contains(SuperFlags::RDONLY)) {
             return Err(Errno::EBUSY);
         }
-        super_block.set_read_only(read_only);
         self.fs_type.instances.flags.lock().expect("no panic").insert(super_block.dev(), flags);
         Ok(())
     }
