@@ -4,6 +4,9 @@
 //! Both sides of a comparison are of the same size as a whole, so that they miss the same caches: one master with all the
 //! slaves, and many masters with few of them each.
 //!
+//! By the clock this also shows what more memory than a cache costs: a change of many mounts goes over them several times.
+//! What the work itself is, `valgrind --tool=callgrind` tells of the things `few` and `many` of the example `work`.
+//!
 //! Exit status 1 if a receiver among the most costs more than [`MOST`] times what one among the fewest does, or a line
 //! of the slave namespace more than [`MOST`] times one of a private one. All are compared in the same rounds.
 
@@ -12,35 +15,16 @@ use std::time::Instant;
 
 use benches::machine;
 use benches::namespace::{Instance, Namespace, Sharing};
+use benches::receivers::{FEW, MANY, masters, places};
 use benches::spread::Spread;
-use linux_raw_sys::general::{MS_REC, MS_SHARED, MS_SLAVE};
+use linux_raw_sys::general::{MS_REC, MS_SLAVE};
 
 const ROUNDS: usize = 15;
-const FEW: usize = 100;
-const MANY: usize = 10_000;
 const MOST: f64 = 1.2;
-
-/// [`MANY`] slaves, `slaves` for each of the shared mounts on `/m0`, `/m1` and so on.
-fn masters(slaves: usize) -> Namespace {
-    let ns = Namespace::new(1, Sharing::Private);
-    for master in 0..MANY / slaves {
-        let source = format!("/m{master}");
-        ns.mkdir(&source[1..]).mkdir(b"x").expect("a fresh name");
-        ns.bind(&source, &source);
-        ns.make(&source, MS_SHARED);
-        for slave in 0..slaves {
-            let path = format!("/s{master}.{slave}");
-            ns.mkdir(&path[1..]);
-            ns.bind(&source, &path);
-            ns.make(&path, MS_SLAVE);
-        }
-    }
-    ns
-}
 
 /// Seconds that a mount on each master, and its umount, cost for each slave.
 fn deliver(ns: &Namespace, slaves: usize) -> (f64, f64) {
-    let paths: Vec<String> = (0..MANY / slaves).map(|master| format!("/m{master}/x")).collect();
+    let paths = places(slaves);
     let start = Instant::now();
     paths.iter().for_each(|path| ns.mount(Instance::Prepared, path));
     let mounted = Instant::now();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use benches::keys::Keys;
 use benches::namespace::{Instance, Namespace, Sharing};
+use benches::receivers::{FEW, MANY, masters, places};
 use benches::scaling::Change;
 use mnt_table::walk::{Last, walk, walk_with};
 
@@ -24,7 +25,17 @@ fn main() -> ExitCode {
         let mut change = change.maker(&namespace, "directory");
         (0..count).for_each(|_| change());
     };
+    // Mounts that go to so many receivers each, and their umounts.
+    let deliver = |slaves: usize| {
+        let (ns, places) = (masters(slaves), places(slaves));
+        for _ in 0..count {
+            places.iter().for_each(|path| ns.mount(Instance::Prepared, path));
+            places.iter().for_each(|path| ns.umount(path));
+        }
+    };
     match thing {
+        "few" => deliver(FEW),
+        "many" => deliver(MANY),
         "lookup" => {
             Keys::new(1000, Namespace::new(1, sharing)).look_up(count);
         }
@@ -61,6 +72,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: work lookup|walk|keep|bind|prepared|fresh[-shared] COUNT");
+    eprintln!("usage: work few|many|lookup|walk|keep|bind|prepared|fresh[-shared] COUNT");
     ExitCode::from(2)
 }

@@ -8,6 +8,7 @@
 //! | [`peers`] | other hash maps, keyed as the mount hash is |
 //! | [`churn`] | a change made again and again on another thread |
 //! | [`rate`] | how many changes per second threads make side by side |
+//! | [`receivers`] | masters with few slaves or many |
 //! | [`scaling`] | what two writers reach together |
 //! | [`contest`] | what is compared, measured in turns |
 //! | [`spread`] | a median and its quartiles |
@@ -23,6 +24,7 @@ pub mod machine;
 pub mod namespace;
 pub mod peers;
 pub mod rate;
+pub mod receivers;
 pub mod scaling;
 pub mod spread;
 pub mod table;

@@ -66,9 +66,7 @@ const FIRST_PID: i32 = 100;
 const PROC: i32 = 0;
 
 /// A namespace with one mount.
-fn namespace(
-    spec: MountSpec<TmpDentry>,
-) -> Result<(Arc<MntNamespace<TmpDentry>>, Arc<Mount<TmpDentry>>)> {
+fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Arc<MntNamespace<TmpDentry>>, Arc<Mount<TmpDentry>>)> {
     let no_memory = || anyhow!("out of memory");
     let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
     let mut locks = WriteSet::one(&ns);
