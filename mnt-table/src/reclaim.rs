@@ -31,7 +31,7 @@ use crate::sync::{Ordering, plain};
 pub const FLUSH_EVERY: u64 = if cfg!(loom) { u64::MAX } else { 64 };
 
 /// How often [`reserve`] tries to get below the limit before it refuses.
-const RESERVE_TRIES: u32 = 64;
+const RESERVE_TRIES: u32 = if cfg!(miri) { 4 } else { 64 };
 
 /// Flushes of [`quiesce`]: three move what was retired through the epochs, the others what that retires in turn.
 const QUIESCE_ROUNDS: u32 = if cfg!(loom) { 3 } else { 8 };

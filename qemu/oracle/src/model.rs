@@ -67,12 +67,12 @@ const PROC: i32 = 0;
 
 /// A namespace with one mount.
 fn namespace(
-    root: &SuperBlockRef<TmpDentry>,
+    spec: MountSpec<TmpDentry>,
 ) -> Result<(Arc<MntNamespace<TmpDentry>>, Arc<Mount<TmpDentry>>)> {
     let no_memory = || anyhow!("out of memory");
     let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
     let mut locks = WriteSet::one(&ns);
-    let mount = locks.new_mount(&ns, spec(root)).map_err(|_| no_memory())?;
+    let mount = locks.new_mount(&ns, spec).map_err(|_| no_memory())?;
     locks.attach_root(&ns, &mount);
     drop(locks);
     Ok((ns, mount))
@@ -91,13 +91,18 @@ impl Model {
         let no_memory = || anyhow!("out of memory");
         let types = Types::new();
         let fresh = |fs_type| types.instances().fresh(fs_type, SuperFlags::empty(), &UserNs::INITIAL);
-        let (files_ns, files_mount) = namespace(&fresh("nsfs")?)?;
+        let files = fresh("nsfs")?;
+        let (files_ns, files_mount) = namespace(MountSpec::new(
+            Arc::clone(files.root()),
+            MountFlags::empty(),
+            Arc::from(&b"nsfs"[..]),
+        ))?;
         let nsfs = Arc::new(Nsfs::new(files_mount));
         types.instances().processes.set_nsfs(&nsfs);
         let proc = fresh("proc")?;
         types.instances().processes.fill(proc.root())?;
-        let (proc_ns, proc_mount) = namespace(&proc)?;
-        let (ns, top) = namespace(&fresh("tmpfs")?)?;
+        let (proc_ns, proc_mount) = namespace(spec(&proc))?;
+        let (ns, top) = namespace(spec(&fresh("tmpfs")?))?;
         let base = fresh("tmpfs")?;
         for path in DIRECTORIES {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
