@@ -181,7 +181,10 @@ pub fn attach<D: Dentry>(
             locks.attach(mount, joint, &guard);
         }
         match beneath {
-            Some((upper, joint)) => locks.tuck(&tree.mounts[0], root, &upper, joint, &guard),
+            Some((upper, joint)) => {
+                transfer_lock(locks, &upper, &tree.mounts[0]);
+                locks.tuck(&tree.mounts[0], root, &upper, joint, &guard);
+            }
             None => locks.attach(&tree.mounts[0], root, &guard),
         }
     }
@@ -203,7 +206,16 @@ fn commit_transfer<D: Dentry>(
         locks.rehang(tree.root(), root, guard);
     }
     if let Some((upper, joint)) = transfer.beneath {
+        transfer_lock(locks, &upper, tree.root());
         locks.rehang(&upper, joint, guard);
+    }
+}
+
+/// What hides a place for good hides it no more when something comes beneath it: that takes over (from Linux 7.0 on).
+fn transfer_lock<D: Dentry>(locks: &mut WriteSet<D>, upper: &Arc<Mount<D>>, lower: &Arc<Mount<D>>) {
+    if locks.is_locked(upper) {
+        locks.set_locked(lower, true);
+        locks.set_locked(upper, false);
     }
 }
 

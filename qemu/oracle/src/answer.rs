@@ -21,6 +21,9 @@ impl Answer {
     /// `EBUSY`
     pub const BUSY: Answer = Answer::Error(abi::EBUSY);
 
+    /// `EINVAL`
+    pub const INVALID: Answer = Answer::Error(abi::EINVAL);
+
     /// Success or the error `errno`.
     pub fn from_errno(errno: u32) -> Self {
         if errno == 0 { Answer::Ok } else { Answer::Error(errno) }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::language::Op;
 use crate::{Answer, Linux, Model, Session, Step, Views};
 
 /// Where the two first differ.
@@ -12,6 +13,8 @@ pub struct Difference {
     pub answers: (Answer, Answer),
     /// What the tasks see on Linux and in the model.
     pub views: (Views, Views),
+    /// What else the task of the step sees on Linux and in the model.
+    pub looks: (Vec<String>, Vec<String>),
     /// Broken invariants of the model.
     pub violations: Vec<String>,
 }
@@ -25,8 +28,18 @@ pub struct Pair {
     pub views: Views,
     /// How often an intended difference showed.
     pub intended: u64,
+    /// Whether the two went different ways that are intended: nothing is compared from there on.
+    pub over: bool,
+    /// Tasks that were made.
+    made: Vec<usize>,
     steps: usize,
 }
+
+/// Paths that are looked up after each step.
+const LOOKED_UP: [&str; 16] = [
+    "/", ".", "..", "/..", "../..", "a", "x/..", "/a", "/b", "/c", "/a/x", "/b/y", "/a/a", "/a/x/a",
+    "/x/../b", "/c/x/..",
+];
 
 impl Pair {
     /// Both at the start.
@@ -38,7 +51,7 @@ impl Pair {
             (Session::new(Linux::new(tasks_max)?), Session::new(Model::beside_linux()?));
         let views = model.views()?;
         anyhow::ensure!(linux.views()? == views, "the two do not even begin alike");
-        Ok(Pair { linux, model, views, intended: 0, steps: 0 })
+        Ok(Pair { linux, model, views, intended: 0, over: false, made: vec![0], steps: 0 })
     }
 
     /// Runs one step on both. A step of a task that does not exist does nothing, and so does the creation of one that
@@ -52,21 +65,38 @@ impl Pair {
         if !self.model.has(step.task) {
             return Ok(Ok(Answer::Error(linux_raw_sys::errno::ESRCH)));
         }
+        if self.over || self.is_taken(step) {
+            return Ok(Ok(Answer::Error(linux_raw_sys::errno::ESRCH)));
+        }
+        let chains = step.text().strip_prefix("umount ").is_some_and(|words| {
+            let target = words.split(' ').next_back().unwrap_or_default();
+            self.model.machine.umount_takes_chains(step.task, target)
+        });
         let mut ours = self.model.run(step)?;
         let theirs = self.linux.run(step)?;
-        if let Some(target) = step.text().strip_prefix("umount ")
-            && (&ours, &theirs) == (&Answer::BUSY, &Answer::Ok)
-            && self.model.machine.umount_takes_chains(step.task, target)
-        {
-            // An intended difference. What went there goes here too.
+        let differ = |wanted: Answer, got: Answer| theirs == wanted && ours == got;
+        if chains && differ(Answer::Ok, Answer::BUSY) {
+            // What went there goes here too.
             self.intended += 1;
+            let target = step.text().split(' ').next_back().unwrap_or_default();
             let lazily = Step::new(step.task, &format!("umount -l {target}")).map_err(anyhow::Error::msg)?;
             ours = self.model.run(&lazily)?;
+        } else if step.text().starts_with("move_mount --set-group") && differ(Answer::Ok, Answer::INVALID) {
+            // Onto an unbindable mount. What it is there it cannot be here.
+            self.intended += 1;
+            self.over = true;
+            return Ok(Ok(theirs));
         }
         self.views = self.model.views()?;
         let wanted = self.linux.views()?;
         let violations = mnt_table::check::check(&self.model.machine.namespaces()).violations;
-        if ours == theirs && self.views == wanted && violations.is_empty() {
+        let looks = if self.model.has(step.task) {
+            let paths = self.paths(step.task);
+            (self.linux.look(step.task, &paths)?, self.model.look(step.task, &paths)?)
+        } else {
+            Default::default()
+        };
+        if ours == theirs && self.views == wanted && looks.0 == looks.1 && violations.is_empty() {
             return Ok(Ok(theirs));
         }
         if !violations.is_empty() {
@@ -74,7 +104,26 @@ impl Pair {
             std::mem::forget(std::mem::replace(&mut self.model, Session::new(Model::new()?)));
         }
         let views = (wanted, self.views.clone());
-        Ok(Err(Box::new(Difference { at, answers: (theirs, ours), views, violations })))
+        Ok(Err(Box::new(Difference { at, answers: (theirs, ours), views, looks, violations })))
+    }
+
+    /// Whether the step makes a task that there is, or was.
+    fn is_taken(&mut self, step: &Step) -> bool {
+        match step.op {
+            Op::Clone { child, .. } => {
+                let taken = self.made.contains(&child);
+                self.made.push(child);
+                taken
+            }
+            _ => false,
+        }
+    }
+
+    /// What is looked up: some fixed paths, and mountpoints.
+    fn paths(&self, task: usize) -> Vec<String> {
+        let lines = self.views.0.get(task).and_then(Option::as_ref).into_iter().flatten();
+        let points = lines.map(|line| String::from_utf8_lossy(&line.mountpoint).into_owned());
+        LOOKED_UP.iter().map(|path| (*path).to_owned()).chain(points.take(10)).collect()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Compares the mount table with the running Linux on random programs, or runs scripts on both.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use oracle::compare::{Difference, Pair};
+use oracle::compare::{Difference, Pair, compare};
 use oracle::coverage::Coverage;
 use oracle::generate::{Generator, Limits};
 use oracle::script::{Script, record, rewrite};
@@ -43,9 +44,21 @@ struct Args {
     /// Run these scripts on Linux and on the mount table instead
     #[arg(long, value_name = "FILE", num_args = 1..)]
     scripts: Vec<PathBuf>,
+    /// Make the first program of this script, on which the two differ, as short as it gets instead
+    #[arg(long, value_name = "FILE")]
+    minimise: Option<PathBuf>,
+    /// Print instead which rules these scripts show, and how often
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    rules: Vec<PathBuf>,
     /// Write these scripts again with Linux's answers instead
     #[arg(long, value_name = "FILE", num_args = 1..)]
     record: Vec<PathBuf>,
+}
+
+impl Args {
+    fn limits(&self) -> Limits {
+        Limits { tasks: self.tasks as usize, namespaces: self.namespaces as usize }
+    }
 }
 
 fn main() -> ExitCode {
@@ -71,6 +84,12 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     if !args.scripts.is_empty() {
         return scripts(&args.scripts);
+    }
+    if !args.rules.is_empty() {
+        return rules(&args.rules);
+    }
+    if let Some(path) = &args.minimise {
+        return minimise(path, args.limits());
     }
     let mut seeds = args.seed.clone();
     if args.random || seeds.is_empty() {
@@ -114,9 +133,38 @@ fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Which rules programs show.
+fn rules(paths: &[PathBuf]) -> Result<ExitCode> {
+    let mut counts = BTreeMap::new();
+    for path in paths {
+        for rule in read(path)?.sections.into_iter().flat_map(|section| section.rules) {
+            *counts.entry(rule).or_insert(0) += 1;
+        }
+    }
+    counts.iter().for_each(|(rule, count)| println!("{rule:12}{count}"));
+    println!("{} rules", counts.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a program on which the two differ short.
+fn minimise(path: &Path, limits: Limits) -> Result<ExitCode> {
+    let script = read(path)?;
+    let section = script.sections.first().context("there is no program in it")?;
+    let limits = Limits { tasks: limits.tasks.max(section.tasks()), ..limits };
+    let program: Vec<Step> = section.steps().cloned().collect();
+    let Some(found) = compare(&program, limits.tasks)? else {
+        println!("{}: the two are alike", path.display());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (program, found) = shrink(program, found, limits.tasks)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    show(&program, &found, limits, &format!("{name}-minimal"))?;
+    Ok(ExitCode::FAILURE)
+}
+
 /// Programs from `seed`, until the operations are used up or the two differ.
 fn random(args: &Args, seed: u64) -> Result<bool> {
-    let limits = Limits { tasks: args.tasks as usize, namespaces: args.namespaces as usize };
+    let limits = args.limits();
     let start = Instant::now();
     let (mut done, mut succeeded, mut programs, mut intended) = (0, 0, 0, 0);
     let mut rng = SmallRng::seed_from_u64(seed);
@@ -127,19 +175,23 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
         let mut generator = Generator::new(limits);
         let mut program = Vec::new();
         for _ in 0..args.length.min(args.ops - done) {
-            let Some(step) = generator.next(&mut rng, &pair.model.machine, &pair.views) else { break };
+            let Some(step) = generator.next(&mut rng, &pair.model, &pair.views) else { break };
             program.push(step);
             done += 1;
             match pair.step(&program[program.len() - 1])? {
                 Ok(answer) => {
                     succeeded += u64::from(answer.is_ok());
+                    generator.done(&program[program.len() - 1], &answer);
                     coverage.count(&program[program.len() - 1], &answer);
+                    if pair.over {
+                        break;
+                    }
                 }
                 Err(found) => {
                     println!("seed {seed}: a difference after {done} operations, in program {programs}");
                     drop(pair);
                     let (program, found) = shrink(program, found, limits.tasks)?;
-                    show(&program, &found, limits)?;
+                    show(&program, &found, limits, &format!("seed-{seed}"))?;
                     return Ok(false);
                 }
             }
@@ -160,9 +212,18 @@ fn random(args: &Args, seed: u64) -> Result<bool> {
     Ok(true)
 }
 
-fn show(program: &[Step], found: &Difference, limits: Limits) -> Result<()> {
-    println!("\nThe shortest program found, with Linux's answers:\n");
-    print!("{}", record(program, &mut Session::new(Linux::new(limits.tasks)?))?);
+/// Where programs on which the two differ are saved.
+const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oracle");
+
+/// Prints a program on which the two differ, and saves it under `name`.
+fn show(program: &[Step], found: &Difference, limits: Limits, name: &str) -> Result<()> {
+    let text = record(program, &mut Session::new(Linux::new(limits.tasks)?))?;
+    println!("\nThe shortest program found, with Linux's answers:\n\n{text}");
+    let path = Path::new(SAVED).join(name).with_extension("case");
+    std::fs::create_dir_all(SAVED)
+        .and_then(|()| std::fs::write(&path, &text))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("It is saved as {}.", path.display());
     let (linux, model) = &found.answers;
     println!("\nThe last step answers {linux} on Linux, {model} here.");
     found.violations.iter().for_each(|line| println!("Broken here: {line}"));
@@ -170,5 +231,9 @@ fn show(program: &[Step], found: &Difference, limits: Limits) -> Result<()> {
         "What the tasks see then, - on Linux, + here:\n\n{}",
         difference(&found.views.0, &found.views.1)
     );
+    let (theirs, ours) = &found.looks;
+    for (theirs, ours) in theirs.iter().zip(ours).filter(|(theirs, ours)| theirs != ours) {
+        println!("- {theirs}\n+ {ours}");
+    }
     Ok(())
 }

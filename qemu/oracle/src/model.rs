@@ -6,6 +6,7 @@
 //! | `memory` | user memory, laid out as a helper on Linux lays it out |
 //! | `files`, `open`, `paths` | the calls about files, over the `tmpfs` crate; open files; names of places |
 //! | `types` | file system types |
+//! | `older` | what Linux 6.18 does otherwise |
 //! | `proc`, `nsfs` | what proc shows of tasks; the files of namespaces |
 //!
 //! Everything about mounts goes through [`syscalls::abi::dispatch`] with the registers of the call.
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, anyhow};
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::SuperBlockRef;
+use mnt_table::namespace::namespace_of;
 use mnt_table::user_ns::{IdMaps, IdRange};
 use mnt_table::walk::{Last, walk_to_change};
 use mnt_table::{
@@ -37,6 +39,7 @@ use files::Failure;
 use kernel::{Call, Process, World};
 use memory::Memory;
 use nsfs::Nsfs;
+use older::{Locked, forget_unbindable};
 use open::Open;
 use types::Types;
 
@@ -44,6 +47,7 @@ mod files;
 mod kernel;
 mod memory;
 mod nsfs;
+mod older;
 mod open;
 mod paths;
 mod proc;
@@ -53,8 +57,8 @@ mod types;
 pub struct Model {
     world: World,
     processes: Vec<Option<Process>>,
-    /// Whether copies of namespaces forget which mounts are unbindable, as Linux 6.18 does.
-    forgets_unbindable: bool,
+    /// Whether it does what Linux 6.18 does where that differs from what is intended.
+    beside_linux: bool,
     /// Keeps the mounts that are in nobody's namespace.
     _internal: Vec<Arc<MntNamespace<TmpDentry>>>,
 }
@@ -125,12 +129,8 @@ impl Model {
         let namespaces = Namespaces::new();
         namespaces.add(&ns);
         let world = World { types, namespaces, nsfs };
-        let mut model = Model {
-            world,
-            processes: Vec::new(),
-            forgets_unbindable: false,
-            _internal: vec![files_ns, proc_ns],
-        };
+        let mut model =
+            Model { world, processes: Vec::new(), beside_linux: false, _internal: vec![files_ns, proc_ns] };
         let proc = Open::place(File::at(at(&proc_mount)?));
         model.add(0, task, vec![Some(proc)], Vec::new());
         Ok(model)
@@ -167,7 +167,7 @@ impl Model {
     /// # Errors
     /// Out of memory.
     pub fn beside_linux() -> Result<Self> {
-        Ok(Model { forgets_unbindable: true, ..Self::new()? })
+        Ok(Model { beside_linux: true, ..Self::new()? })
     }
 
     /// The numbers of the tasks that exist.
@@ -199,6 +199,9 @@ impl Model {
         let Ok((mount, _)) = walk_to_change(&task.fs(), target.as_bytes(), Last::FollowAndCross) else {
             return false;
         };
+        if namespace_of(&mount).is_none_or(|ns| ns.id() != task.namespace().id()) {
+            return false;
+        }
         let found = with_locks(LockPlan::new(&task.namespace()), |locks| {
             let (Some(parent), Some(on)) = (locks.parent(&mount), locks.mountpoint(&mount)) else {
                 return Ok(false);
@@ -223,6 +226,8 @@ impl Model {
         let (memory, registers) = Memory::new(&raw.args);
         let call = Call { world: &self.world, process, memory };
         let before = process.task.namespace().id();
+        let attaches = matches!(raw.nr, abi::__NR_mount | abi::__NR_move_mount);
+        let locked = (self.beside_linux && attaches).then(|| Locked::of(self.namespaces()));
         let result = match raw.nr {
             abi::__NR_pidfd_open => {
                 let found =
@@ -236,18 +241,13 @@ impl Model {
                 None => dispatch(&call, nr as usize, registers).map_err(Failure::from),
             },
         };
-        if self.forgets_unbindable && raw.nr == abi::__NR_unshare && process.task.namespace().id() != before {
+        locked.into_iter().for_each(Locked::restore);
+        if self.beside_linux && raw.nr == abi::__NR_unshare && process.task.namespace().id() != before {
             forget_unbindable(&process.task.namespace());
         }
         let result = result.map_or_else(|Failure(errno)| -i64::from(errno), |value| value as i64);
         Ok(Reply { result, memory: call.memory.outputs(&raw.args) })
     }
-}
-
-fn forget_unbindable(ns: &Arc<MntNamespace<TmpDentry>>) {
-    let mut locks = WriteSet::one(ns);
-    let mounts: Vec<_> = locks.mounts(ns).cloned().collect();
-    mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
 }
 
 impl Machine for Model {
@@ -267,7 +267,7 @@ impl Machine for Model {
             let owner = made.credentials().user_ns.id();
             self.world.types.instances().pid_owners.lock().expect("no panic").push(owner);
         }
-        if self.forgets_unbindable && made.namespace().id() != process.task.namespace().id() {
+        if self.beside_linux && made.namespace().id() != process.task.namespace().id() {
             forget_unbindable(&made.namespace());
         }
         let fds = process.fds.lock().expect("no panic").clone();

@@ -11,6 +11,7 @@ use crate::machine::Machine;
 use crate::raw::{self, Raw, Reply};
 use crate::view::Views;
 
+mod look;
 mod show;
 
 /// A descriptor that nobody has.

@@ -33,6 +33,12 @@ pub(crate) struct Args {
     /// Run these scripts on Linux and on the mount table instead
     #[arg(long, value_name = "FILE", num_args = 1..)]
     scripts: Vec<std::path::PathBuf>,
+    /// Make the first program of this script, on which the two differ, as short as it gets instead
+    #[arg(long, value_name = "FILE")]
+    minimise: Option<std::path::PathBuf>,
+    /// Print instead which rules these scripts show, and how often
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    rules: Vec<std::path::PathBuf>,
     /// Write these scripts again with Linux's answers instead
     #[arg(long, value_name = "FILE", num_args = 1..)]
     record: Vec<std::path::PathBuf>,
@@ -52,7 +58,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     command.args(args.seed.iter().map(|seed| format!("--seed={seed}")));
     command.args(args.random.then_some("--random")).args(args.coverage.then_some("--coverage"));
-    for (name, files) in [("--scripts", &args.scripts), ("--record", &args.record)] {
+    command.args(args.minimise.iter().flat_map(|file| [std::ffi::OsStr::new("--minimise"), file.as_os_str()]));
+    for (name, files) in [("--scripts", &args.scripts), ("--rules", &args.rules), ("--record", &args.record)] {
         command.args((!files.is_empty()).then_some(name)).args(files);
     }
     let status = command.status().context("cannot run cargo")?;

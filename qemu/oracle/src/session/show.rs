@@ -70,7 +70,7 @@ impl<M: Machine> Session<M> {
 }
 
 /// Calls in one message.
-const MOST_AT_ONCE: usize = 30;
+pub(super) const MOST_AT_ONCE: usize = 30;
 
 /// Text, with what would break a line or is none spelled out.
 fn lossy(bytes: &[u8]) -> String {
@@ -144,7 +144,7 @@ fn string(reply: &Reply, at: usize, bit: u64) -> Option<String> {
 }
 
 /// All that the mask says is there.
-fn stat_mount(reply: &Reply) -> String {
+pub(super) fn stat_mount(reply: &Reply) -> String {
     let field = |at, size| reply.number(1, at, size);
     let mask = field(8, 8);
     let has = |bit: u32| mask & u64::from(bit) != 0;

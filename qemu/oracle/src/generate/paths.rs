@@ -1,0 +1,96 @@
+//! Places that a task may mean.
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+
+use syscalls::mountinfo::MountInfo;
+
+use crate::{DIRECTORIES, Views};
+
+/// Where a task sees mounts.
+pub(super) fn places(views: &Views, task: usize) -> Vec<Place> {
+    let lines = views.0.get(task).and_then(Option::as_ref);
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let place = |line: &MountInfo| Place { path: text(&line.mountpoint), root: text(&line.root) };
+    lines.into_iter().flatten().map(place).collect()
+}
+
+pub(super) struct Place {
+    /// The mountpoint.
+    pub(super) path: String,
+    /// The mount's root in its file system.
+    root: String,
+}
+
+impl Place {
+    /// A directory in it, unless its root is one without.
+    pub(super) fn below(&self, rng: &mut SmallRng) -> Option<String> {
+        let root = self.root.trim_start_matches('/');
+        let inside = DIRECTORIES.iter().filter_map(|path| match root {
+            "" => Some(*path),
+            root => path.strip_prefix(root)?.strip_prefix('/'),
+        });
+        let name = *inside.collect::<Vec<_>>().choose(rng)?;
+        Some(format!("{}/{name}", self.path.trim_end_matches('/')))
+    }
+}
+
+/// Paths of one task.
+pub(super) struct Paths<'a> {
+    pub(super) rng: &'a mut SmallRng,
+    pub(super) places: Vec<Place>,
+}
+
+impl Paths<'_> {
+    /// Where something is mounted, with few exceptions.
+    pub(super) fn mountpoint(&mut self) -> String {
+        match self.rng.random_range(0..25) {
+            0 => self.odd(),
+            1 => self.below(),
+            _ => self.places.choose(self.rng).map_or_else(|| "/".into(), |place| place.path.clone()),
+        }
+    }
+
+    /// Where something is mounted, rather not the root.
+    pub(super) fn upper(&mut self) -> String {
+        let first = self.mountpoint();
+        if first == "/" { self.mountpoint() } else { first }
+    }
+
+    /// A directory in something that is mounted.
+    pub(super) fn below(&mut self) -> String {
+        let found = self.places.choose(self.rng).and_then(|place| place.below(self.rng));
+        found.unwrap_or_else(|| format!("/{}", DIRECTORIES.choose(self.rng).unwrap_or(&"a")))
+    }
+
+    /// A path that most calls can do something with.
+    pub(super) fn any(&mut self) -> String {
+        match self.rng.random_range(0..25) {
+            0 => self.odd(),
+            1..9 => self.mountpoint(),
+            _ => self.below(),
+        }
+    }
+
+    /// A file itself, or something below it.
+    pub(super) fn in_file(&mut self, name: &str) -> String {
+        match self.rng.random_range(0..10) {
+            0..7 => format!("@{name}:"),
+            7 => format!("@{name}:."),
+            _ => format!("@{name}:{}", DIRECTORIES.choose(self.rng).unwrap_or(&"a")),
+        }
+    }
+
+    /// Relative, upwards, or not there.
+    fn odd(&mut self) -> String {
+        const ODD: [&str; 10] = ["/", ".", "..", "/..", "a", "x", "a/x", "../a", "a/..", "/none"];
+        ODD.choose(self.rng).copied().unwrap_or("/").to_owned()
+    }
+
+    /// Up to two of `words`, with a comma between.
+    pub(super) fn options(&mut self, words: &[&str]) -> String {
+        let words: Vec<_> = (0..2).filter_map(|_| words.choose(self.rng)).copied().collect();
+        words.join(",")
+    }
+}
