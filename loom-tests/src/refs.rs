@@ -166,7 +166,7 @@ fn last_put_vs_detach() -> Model {
     model(Layer::Structure, "last_put_vs_detach")
         .bound(2)
         .expect_outcomes(["buried"])
-        .planted(["put_without_fence", "settle_without_fence", "put_relaxed", "detached_relaxed"])
+        .planted(["put_without_fence", "settle_without_fence", "put_relaxed"])
         .run(|| {
             let tree = Tree::new();
             let first = world::path(&tree.mount, tree.m.root()).mount;

@@ -433,7 +433,7 @@ impl<D: Dentry> WriteSet<D> {
         };
         // Release [Detached]: pairs with the fence in `Mount::settle`, on whichever CPU puts the last reference. DEAD is
         // published by the superblock's shutdown [Killed].
-        mount.state.store(state, order(Ordering::Release, "detached_relaxed"));
+        mount.state.store(state, Ordering::Release);
         if how == Leave::Connected {
             let parent = Arc::clone(self.parent(mount).expect("what has a parent stays connected to it"));
             self.tree_mut(&parent).connected += 1;

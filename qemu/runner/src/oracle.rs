@@ -58,8 +58,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     command.args(args.seed.iter().map(|seed| format!("--seed={seed}")));
     command.args(args.random.then_some("--random")).args(args.coverage.then_some("--coverage"));
-    command.args(args.minimise.iter().flat_map(|file| [std::ffi::OsStr::new("--minimise"), file.as_os_str()]));
-    for (name, files) in [("--scripts", &args.scripts), ("--rules", &args.rules), ("--record", &args.record)] {
+    command
+        .args(args.minimise.iter().flat_map(|file| [std::ffi::OsStr::new("--minimise"), file.as_os_str()]));
+    for (name, files) in [("--scripts", &args.scripts), ("--rules", &args.rules), ("--record", &args.record)]
+    {
         command.args((!files.is_empty()).then_some(name)).args(files);
     }
     let status = command.status().context("cannot run cargo")?;
