@@ -55,6 +55,8 @@ pub mod selftest;
 #[cfg(not(crossbeam_loom))]
 pub mod table;
 #[cfg(not(crossbeam_loom))]
+pub mod trees;
+#[cfg(not(crossbeam_loom))]
 pub mod umount;
 #[cfg(not(crossbeam_loom))]
 pub mod walk;
@@ -78,6 +80,8 @@ pub fn models() -> Vec<harness::Model> {
         writers::models(),
         #[cfg(not(crossbeam_loom))]
         umount::models(),
+        #[cfg(not(crossbeam_loom))]
+        trees::models(),
         #[cfg(not(crossbeam_loom))]
         anchors::models(),
         #[cfg(not(crossbeam_loom))]

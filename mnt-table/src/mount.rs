@@ -524,7 +524,10 @@ impl<D: Dentry> Mount<D> {
         let Some(life) = self.die() else { return };
         let mut dead = alloc::vec![life];
         while let Some(life) = dead.pop() {
-            dead.extend(release_children(&life).iter().filter_map(|child| child.die()));
+            let children = release_children(&life);
+            if !planted("connected_child_forgotten") {
+                dead.extend(children.iter().filter_map(|child| child.die()));
+            }
             life.bury();
             pin().retire_arc(life);
         }
