@@ -20,6 +20,8 @@ pub struct File<D: Dentry> {
 pub enum Object<D: Dentry> {
     /// Nothing that this crate cares about.
     Plain,
+    /// No open file but a place (`O_PATH`): good for paths that begin there, and for nothing else.
+    Place,
     /// The root of a tree that fsmount(2) or open_tree(2) made, and that ends with the file unless it is attached.
     Tree,
     /// fsopen(2), fspick(2).
@@ -40,9 +42,14 @@ impl<D: Dentry> File<D> {
         File { path, object }
     }
 
-    /// A file that is nothing but its place (`O_PATH`, an ordinary file, a directory).
+    /// An ordinary file, or a directory.
     pub fn at(path: PathRef<D>) -> Self {
         File::new(Some(path), Object::Plain)
+    }
+
+    /// A place (`O_PATH`).
+    pub fn place(path: PathRef<D>) -> Self {
+        File::new(Some(path), Object::Place)
     }
 
     /// Where it was opened. Files that are in no file system that mounts show, such as a context, have no place.
@@ -55,12 +62,23 @@ impl<D: Dentry> File<D> {
         &self.object
     }
 
+    /// What it is, for a call that does something with an open file.
+    ///
+    /// # Errors
+    /// `EBADF`: it is a place only.
+    pub fn opened(&self) -> Result<&Object<D>, Errno> {
+        match &self.object {
+            Object::Place | Object::Tree => Err(Errno::EBADF),
+            object => Ok(object),
+        }
+    }
+
     /// The context that it is.
     ///
     /// # Errors
-    /// `EINVAL`: it is none.
+    /// `EBADF`: it is a place only. `EINVAL`: it is none.
     pub fn context(&self) -> Result<&BlockingMutex<Context<D>>, Errno> {
-        match &self.object {
+        match self.opened()? {
             Object::Context(context) => Ok(context),
             _ => Err(Errno::EINVAL),
         }

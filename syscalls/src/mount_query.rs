@@ -76,7 +76,7 @@ pub(crate) fn requested_namespace<D: Dentry>(
     }
     if query.ns_fd != 0 {
         let file = kernel.file(query.ns_fd as i32)?;
-        let Object::MountNamespace(ns) = file.object() else { return Err(Errno::EINVAL) };
+        let Object::MountNamespace(ns) = file.opened()? else { return Err(Errno::EINVAL) };
         return Ok(ns.clone());
     }
     Ok(NamespaceRef::new(&kernel.task().namespace()))

@@ -98,7 +98,7 @@ pub fn clone<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<Task<D>,
 /// threads for a user namespace. `EPERM`.
 pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result<(), Errno> {
     let file = kernel.file(fd)?;
-    let process = match (nsfs::kind(file.object()), file.object()) {
+    let process = match (nsfs::kind(file.opened()?), file.object()) {
         (Some(kind), _) if kinds == 0 || kinds == kind => None,
         (None, Object::Process(process)) if kinds != 0 && kinds & !NAMESPACES == 0 => Some(process),
         _ => return Err(Errno::EINVAL),

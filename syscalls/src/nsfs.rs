@@ -109,7 +109,7 @@ pub fn nsfs_ioctl<D: Dentry, K: Kernel<D>>(
     request: u32,
     arg: usize,
 ) -> Result<usize, Errno> {
-    let object = file.object();
+    let object = file.opened()?;
     let kind = kind(object).ok_or(Errno::ENOTTY)?;
     match request {
         ioctl::NS_GET_USERNS => related(kernel, owner(object)),

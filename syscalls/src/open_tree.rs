@@ -77,7 +77,7 @@ fn open<D: Dentry, K: Kernel<D>>(kernel: &K, dfd: i32, path: usize, flags: u32) 
     let at = Argument::read(kernel, dfd, path, empty)?; // 4
     let last = last(!has(abi::AT_SYMLINK_NOFOLLOW));
     if !has(abi::OPEN_TREE_CLONE) {
-        return Ok(File::at(at.kept(task, last)?));
+        return Ok(File::place(at.kept(task, last)?));
     }
     let extent = if has(abi::AT_RECURSIVE) { Extent::Bindable } else { Extent::Root };
     detached_copy(task, &at.spot(task, last)?, extent)

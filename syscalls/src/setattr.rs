@@ -132,7 +132,7 @@ fn new_idmap<D: Dentry, K: Kernel<D>>(
     }
     let fd = i32::try_from(attr.userns_fd).map_err(|_| Errno::EINVAL)?;
     let file = kernel.file(fd)?;
-    let Object::UserNamespace(ns) = file.object() else { return Err(Errno::EINVAL) };
+    let Object::UserNamespace(ns) = file.opened()? else { return Err(Errno::EINVAL) };
     if ns.is_initial() || !kernel.task().credentials().is_admin(ns) {
         return Err(Errno::EPERM);
     }

@@ -89,6 +89,12 @@ impl Pair {
         }
         self.views = self.model.views()?;
         let wanted = self.linux.views()?;
+        let shows_hidden_root = wanted.0.iter().flatten().flatten().any(|line| line.id == line.parent);
+        if shows_hidden_root {
+            // What is under everything is the machine's own.
+            self.over = true;
+            return Ok(Ok(theirs));
+        }
         let violations = mnt_table::check::check(&self.model.machine.namespaces()).violations;
         let looks = if self.model.has(step.task) {
             let paths = self.paths(step.task);

@@ -291,7 +291,9 @@ impl Generator {
             }
             68..72 if tasks.len() > 1 => "exit".to_owned(),
             72..84 => {
-                let other = tasks.choose(paths.rng).copied().unwrap_or(task);
+                let other =
+                    tasks.choose(paths.rng).copied().filter(|other| model.machine.may_inspect(task, *other));
+                let other = other.unwrap_or(task);
                 format!("@{} = open @proc:{{t{other}}}/ns/mnt", self.tasks[task].add(Kind::Namespace))
             }
             84..94 => match self.tasks[task].any(paths.rng, &[Kind::Namespace]) {

@@ -20,11 +20,13 @@ use mnt_table::namespace::namespace_of;
 use mnt_table::user_ns::{IdMaps, IdRange};
 use mnt_table::walk::{Last, walk_to_change};
 use mnt_table::{
-    Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, UserNs, WriteSet, pin,
+    Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, UserNs,
+    WriteSet, pin,
 };
 use propagate::receivers::depth_first;
 use propagate::{Retry, with_locks};
 use syscalls::abi::dispatch;
+use syscalls::credentials::Capabilities;
 use syscalls::file_system::SuperFlags;
 use syscalls::listing::mountinfo;
 use syscalls::mountinfo::MountInfo;
@@ -110,9 +112,9 @@ impl Model {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
             let parent = match above {
                 "" => Arc::clone(base.root()),
-                above => mnt_table::Dentry::lookup(&**base.root(), above.as_bytes(), &pin())
-                    .map(Arc::clone)
-                    .map_err(|_| no_memory())?,
+                above => {
+                    base.root().lookup(above.as_bytes(), &pin()).map(Arc::clone).map_err(|_| no_memory())?
+                }
             };
             parent.mkdir(name.as_bytes()).map_err(|_| no_memory())?;
         }
@@ -128,7 +130,7 @@ impl Model {
         let task = Arc::new(Task::new(&ns, &at(&root)?)?);
         let namespaces = Namespaces::new();
         namespaces.add(&ns);
-        let world = World { types, namespaces, nsfs };
+        let world = World { types, namespaces, nsfs, nameless: Mutex::default() };
         let mut model =
             Model { world, processes: Vec::new(), beside_linux: false, _internal: vec![files_ns, proc_ns] };
         let proc = Open::place(File::at(at(&proc_mount)?));
@@ -191,6 +193,18 @@ impl Model {
         self.processes.get(number).is_some_and(Option::is_some)
     }
 
+    /// Whether task `number` may look at the namespaces of task `other`.
+    pub fn may_inspect(&self, number: usize, other: usize) -> bool {
+        let credentials = |number: usize| {
+            let process = self.processes.get(number)?.as_ref()?;
+            Some(process.task.credentials())
+        };
+        credentials(number).zip(credentials(other)).is_some_and(|(own, others)| {
+            own.user_ns == others.user_ns && own.effective.contains(others.effective)
+                || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
+        })
+    }
+
     /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
     /// of which Linux 6.18 does not ask whether they are in use.
     pub(crate) fn umount_takes_chains(&self, number: usize, target: &str) -> bool {
@@ -220,7 +234,29 @@ impl Model {
         self.processes.get(task).and_then(Option::as_ref).ok_or_else(|| anyhow!("task {task} is gone"))
     }
 
+    /// Counts anew what somebody uses that has no name any more: it keeps its file system from becoming read-only.
+    fn count_nameless(&self) {
+        let mut used = Vec::new();
+        for process in self.processes.iter().flatten() {
+            let open = process.fds.lock().expect("no panic").clone();
+            used.extend(open.iter().flatten().filter_map(|open| Some(Arc::clone(&open.file.path()?.dentry))));
+            let fs = process.task.fs();
+            used.extend([fs.root().1, fs.cwd().1]);
+        }
+        for ns in self.namespaces() {
+            used.extend(WriteSet::one(&ns).mounts(&ns).map(|mount| Arc::clone(mount.root())));
+        }
+        let nameless = used.iter().filter(|dentry| dentry.is_removed());
+        let nameless: Vec<_> = nameless.map(|dentry| Arc::clone(dentry.super_block())).collect();
+        nameless.iter().for_each(|super_block| super_block.get_nameless());
+        let before = std::mem::replace(&mut *self.world.nameless.lock().expect("no panic"), nameless);
+        before.iter().for_each(|super_block| super_block.put_nameless());
+    }
+
     fn call(&self, task: usize, raw: &Raw) -> Result<Reply> {
+        if matches!(raw.nr, abi::__NR_mount | abi::__NR_umount2 | abi::__NR_fsconfig) {
+            self.count_nameless();
+        }
         let process = self.process(task)?;
         self.world.types.instances().processes.set_current(process.pid, &process.task);
         let (memory, registers) = Memory::new(&raw.args);

@@ -97,6 +97,10 @@ impl<M: Machine> Session<M> {
         if reply.errno() != 0 {
             return Ok(Answer::Error(reply.errno()));
         }
+        if let (abi::__NR_close, Arg::Value(Value::Fd(name))) = (call.nr, &call.args[0]) {
+            // Its number may be another file's soon.
+            self.names[task].fds.remove(name);
+        }
         match &call.bind {
             Some(Bind::Fd(name)) => {
                 self.names[task].fds.insert(name.clone(), reply.result as i32);

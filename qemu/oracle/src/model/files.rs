@@ -169,6 +169,25 @@ impl Call<'_> {
         })?)
     }
 
+    /// The directory of a path's last component, and the entry unless that is `.`, `..` or nothing.
+    fn parent(&self, dfd: i32, addr: usize) -> Result<(PathRef<TmpDentry>, Option<Entry>), Failure> {
+        match self.entry(dfd, addr) {
+            Ok(entry) => Ok((entry.at.clone(), Some(entry))),
+            Err(Failure(errno::EBUSY)) => {
+                let path = self.text(addr)?;
+                let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+                let above = path[..end].iter().rposition(|byte| *byte == b'/');
+                let above: &[u8] = match above {
+                    Some(slash) => &path[..=slash],
+                    None if path.starts_with(b"/") => b"/",
+                    None => b".",
+                };
+                Ok((self.find(dfd, above, Last::Follow, Resolve::empty())?, None))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     fn openat2(&self, dfd: i32, addr: usize, how: usize, size: usize) -> Answer {
         const SIZE: usize = 24;
         if size < SIZE {
@@ -204,7 +223,7 @@ impl Call<'_> {
             return Err(Errno::ENOTDIR.into());
         }
         if has(abi::O_PATH) {
-            return Ok(fd_result(self.install(File::at(at), false)?));
+            return Ok(fd_result(self.install(File::place(at), false)?));
         }
         if at.dentry.symlink().is_some() {
             return Err(Errno::ELOOP.into());
@@ -380,8 +399,15 @@ impl Call<'_> {
             return Err(Errno::ENOENT.into());
         }
         let _writing = write(&entry.at.mount)?;
+        self.may_change(&entry)?;
         make(&entry.at.dentry, &entry.name)?;
         Ok(0)
+    }
+
+    /// What the kernel shows in proc and sysfs is for nobody to change.
+    fn may_change(&self, entry: &Entry) -> Result<(), Failure> {
+        let own = matches!(entry.at.dentry.super_block().fs_type(), b"proc" | b"sysfs" | b"nsfs");
+        if own { Err(Errno::EPERM.into()) } else { Ok(()) }
     }
 
     fn mknod(&self, dfd: i32, addr: usize, mode: u32) -> Answer {
@@ -403,10 +429,25 @@ impl Call<'_> {
     }
 
     fn unlink(&self, dfd: i32, addr: usize, flags: u32) -> Answer {
-        let entry = self.entry(dfd, addr)?;
+        let directory = flags & abi::AT_REMOVEDIR != 0;
+        let entry = match self.entry(dfd, addr) {
+            Err(Failure(errno::EBUSY)) => {
+                let path = self.text(addr)?;
+                let name =
+                    path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+                return Err(Failure(match name {
+                    _ if !directory => errno::EISDIR,
+                    b"." => errno::EINVAL,
+                    b".." => errno::ENOTEMPTY,
+                    _ => errno::EBUSY,
+                }));
+            }
+            entry => entry?,
+        };
+        self.may_change(&entry)?;
         let _writing = write(&entry.at.mount)?;
         let own = self.process.task.namespace();
-        let removed = if flags & abi::AT_REMOVEDIR != 0 {
+        let removed = if directory {
             entry.at.dentry.rmdir(&entry.name, &own)?
         } else {
             entry.at.dentry.unlink(&entry.name, &own)?
@@ -415,25 +456,20 @@ impl Call<'_> {
         Ok(0)
     }
 
-    /// What an entry that is gone means for mounts elsewhere, and for who has it open.
+    /// What an entry that is gone means for mounts elsewhere.
     fn removed(&self, removed: &Removed) -> Result<(), Failure> {
         detach_elsewhere(&removed.dentry, &removed.elsewhere)?;
-        if removed.dentry.kind() == Kind::File {
-            let fds = self.process.fds.lock().expect("no panic");
-            let is_open = |open: &&Arc<Open>| {
-                open.file.path().is_some_and(|at| Arc::ptr_eq(&at.dentry, &removed.dentry))
-            };
-            fds.iter().flatten().filter(is_open).for_each(|open| open.lose_name());
-        }
         Ok(())
     }
 
     fn rename(&self, dfd: i32, from: usize, to: (i32, usize), flags: u32) -> Answer {
-        let (from, to) = (self.entry(dfd, from)?, self.entry(to.0, to.1)?);
-        if !Arc::ptr_eq(&from.at.mount.to_arc(), &to.at.mount.to_arc()) {
+        let ((from_at, from), (to_at, to)) = (self.parent(dfd, from)?, self.parent(to.0, to.1)?);
+        if !Arc::ptr_eq(&from_at.mount.to_arc(), &to_at.mount.to_arc()) {
             return Err(Errno::EXDEV.into());
         }
+        let (from, to) = from.zip(to).ok_or(Errno::EBUSY)?;
         let _writing = write(&from.at.mount)?;
+        self.may_change(&from)?;
         let own = self.process.task.namespace();
         let there = to.at.dentry.lookup(&to.name, &pin()).map(Arc::clone);
         if flags & abi::RENAME_NOREPLACE != 0 && there.is_ok() {

@@ -9,7 +9,7 @@ use syscalls::file_system::{FileSystems, SuperFlags, TypeRef};
 use syscalls::nsfs::Namespaces;
 use syscalls::user_memory::UserMemory;
 use syscalls::{Errno, File, Kernel, Show, Task};
-use tmpfs::TmpDentry;
+use tmpfs::{TmpDentry, TmpSuperBlock};
 
 use super::memory::Memory;
 use super::nsfs::{NamespaceFile, Nsfs};
@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) types: Types,
     pub(super) namespaces: Namespaces<TmpDentry>,
     pub(super) nsfs: Arc<Nsfs>,
+    /// The instances that files without a name were counted in when it last mattered.
+    pub(super) nameless: Mutex<Vec<Arc<TmpSuperBlock>>>,
 }
 
 /// A task with what is its own.
