@@ -28,11 +28,14 @@ pub fn pivot_root<D: Dentry>(
 ) -> Result<(), Error> {
     let (root_mount, root_dentry) = root;
     let (new_mount, new_dentry) = new;
-    if put_old.1.is_removed() || !put_old.0.is_mounted() {
+    if !put_old.0.is_mounted() {
         return Err(Error::NotFound);
     }
     let own = locks.is_in(&put_old.0, ns);
     let put_old = if own { top_of(locks, put_old) } else { put_old.clone() };
+    if put_old.1.is_removed() {
+        return Err(Error::NotFound);
+    }
     if !locks.is_in(root_mount, ns) || !locks.is_in(new_mount, ns) {
         return Err(Error::Invalid);
     }

@@ -105,10 +105,11 @@ pub(crate) fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
     target: &Position<D>,
 ) -> Result<Position<D>, Error> {
-    if target.1.is_removed() || !target.0.is_mounted() {
+    if !target.0.is_mounted() {
         return Err(Error::NotFound);
     }
-    Ok(top_of(locks, target))
+    let place = top_of(locks, target);
+    if place.1.is_removed() { Err(Error::NotFound) } else { Ok(place) }
 }
 
 /// As [`lock_target`], in `ns`.

@@ -42,12 +42,20 @@ pub(crate) fn move_tree<D: Dentry>(
         let source = &from.0;
         // The target's lock must be held to find the top of its stack.
         home(locks, &to.0)?;
-        let (mut parent, mut on) = lock_target(locks, &to)?; // 5
-        let mut top = None;
-        if how == How::Beneath {
-            let (above, dentry, beneath) = place_beneath(locks, &to.0)?; // 8.8.1, 1
-            (parent, on, top) = (above, dentry, Some(beneath));
-        }
+        let (parent, on, top) = match how {
+            How::OnTop => {
+                let (parent, on) = lock_target(locks, &to)?; // 5
+                (parent, on, None)
+            }
+            How::Beneath if !to.0.is_mounted() => return Err(Error::NotFound.into()), // 5
+            How::Beneath => {
+                let (parent, on, top) = place_beneath(locks, &to.0)?; // 8.8.1, 1
+                if on.is_removed() {
+                    return Err(Error::NotFound.into()); // 5
+                }
+                (parent, on, Some(top))
+            }
+        };
         let own = home(locks, source)?.is_some_and(|home| Arc::ptr_eq(&home, &ns));
         if own {
             let Some(old) = locks.parent(source) else { return Err(Error::Invalid.into()) }; // 6a
