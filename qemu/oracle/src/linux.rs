@@ -118,7 +118,10 @@ pub struct Linux {
     tasks: Vec<Option<Process>>,
     /// The driver's ends of the sockets of tasks that are not there yet.
     sockets: Vec<Option<OwnedFd>>,
-    buffer: Vec<u8>,
+    /// Where answers are received.
+    message: Vec<u8>,
+    /// Where mountinfo is read.
+    text: Vec<u8>,
 }
 
 impl Linux {
@@ -134,9 +137,9 @@ impl Linux {
         let first = Process::new(pid, socket)?;
         // So that the end of the last helper ends a wait for it.
         drop(theirs);
-        let mut buffer = vec![0; MESSAGE_MAX];
-        first.receive(&mut buffer, 1).context("the first helper could not make its namespace")?;
-        Ok(Linux { tasks: vec![Some(first)], sockets, buffer })
+        let mut message = vec![0; MESSAGE_MAX];
+        first.receive(&mut message, 1).context("the first helper could not make its namespace")?;
+        Ok(Linux { tasks: vec![Some(first)], sockets, message, text: Vec::new() })
     }
 
     fn ask(&mut self, task: usize, request: &Request, count: usize) -> Result<Vec<Reply>> {
@@ -145,8 +148,7 @@ impl Linux {
         let mut message = Writer::default();
         message.request(request);
         send(&process.socket, &message.0, SendFlags::NOSIGNAL).context("cannot send")?;
-        self.buffer.resize(MESSAGE_MAX, 0);
-        process.receive(&mut self.buffer, count)
+        process.receive(&mut self.message, count)
     }
 
     fn ask_one(&mut self, task: usize, request: &Request) -> Result<Reply> {
@@ -192,7 +194,7 @@ impl Machine for Linux {
     }
 
     fn mountinfo(&mut self) -> Result<Vec<Option<Vec<MountInfo>>>> {
-        let buffer = &mut self.buffer;
+        let buffer = &mut self.text;
         let see = |task: &Option<Process>| task.as_ref().map(|task| task.mountinfo(buffer)).transpose();
         self.tasks.iter().map(see).collect()
     }

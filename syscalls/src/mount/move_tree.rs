@@ -47,11 +47,8 @@ pub(crate) fn move_tree<D: Dentry>(
                 let (parent, on) = lock_target(locks, &to)?; // 5
                 (parent, on, None)
             }
+            How::Beneath if !to.0.is_mounted() => return Err(Error::NotFound.into()), // 5
             How::Beneath => {
-                // What counts is the place that is covered, not the root of what covers it.
-                if !to.0.is_mounted() {
-                    return Err(Error::NotFound.into()); // 5
-                }
                 let (parent, on, top) = place_beneath(locks, &to.0)?; // 8.8.1, 1
                 if on.is_removed() {
                     return Err(Error::NotFound.into()); // 5

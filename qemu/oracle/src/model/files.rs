@@ -361,6 +361,9 @@ impl Call<'_> {
         const HEADER: usize = 19;
         let file = self.file(fd)?;
         let at = file.path().ok_or(Errno::ENOTDIR)?;
+        if at.dentry.is_removed() {
+            return Err(Errno::ENOENT.into());
+        }
         let mut out = Vec::new();
         for (name, child) in at.dentry.entries()? {
             let len = (HEADER + name.len() + 1).next_multiple_of(8);
