@@ -61,7 +61,7 @@ impl Namespace {
 
     /// A task that gets a copy of this namespace, as unshare(2) makes it.
     pub fn unshared(&self) -> Self {
-        let task = self.task.fork();
+        let task = self.task.fork().expect("memory");
         task.unshare_mounts().expect("memory");
         let ns = task.namespace();
         let root = task.fs().root().0;

@@ -110,7 +110,7 @@ fn fork_vs_umount() -> Model {
                 let task = Arc::clone(&task);
                 move || {
                     set_cpu(1);
-                    task.fork()
+                    task.fork().unwrap()
                 }
             });
             task.set_cwd(&world::path(&root, r.root())).expect("no umount of that");
@@ -192,7 +192,7 @@ fn fork_vs_pivot() -> Model {
             let tree = Tree::new();
             let task = Arc::new(task(&tree.old));
             let pivot = thread::spawn(tree.pivot());
-            let copy = task.fork();
+            let copy = task.fork().unwrap();
             pivot.join().unwrap();
             let stands = cwd(&copy);
             drop((task, copy));

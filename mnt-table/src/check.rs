@@ -26,6 +26,9 @@ use crate::write_set::{LockPlan, WriteSet};
 /// How often a namespace gets a chance to let its hash grow before a long chain is a violation.
 const CATCH_UP_TRIES: u32 = 10_000;
 
+/// Why the checker does not say that it ran out of memory.
+const MEMORY: &str = "the checker runs where there is memory";
+
 /// What was looked at, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -46,7 +49,7 @@ pub fn check<D: Dentry>(namespaces: &[Arc<MntNamespace<D>>]) -> Report {
     others.iter().for_each(|ns| plan.namespace(ns));
     let mut spins = 0;
     loop {
-        let locks = plan.lock();
+        let locks = plan.lock().expect(MEMORY);
         // A reader that lost its CPU while it was pinned may have kept a hash from growing. It catches up when the set
         // is dropped.
         if spins < CATCH_UP_TRIES && namespaces.iter().any(|ns| locks.namespace(ns).edges.starved()) {
@@ -114,7 +117,8 @@ impl<D: Dentry> Checker<'_, D> {
             self.mount(ns, mount);
         }
         let root = self.locks.root(ns).cloned();
-        let reachable = root.as_ref().map_or(0, |root| self.locks.subtree(root).len());
+        let tree = root.as_ref().map_or(Ok(Vec::new()), |root| self.locks.subtree(root));
+        let reachable = tree.expect(MEMORY).len();
         self.claim(reachable == mounts.len(), || {
             format!("I3: namespace {id} has {} mounts, {reachable} in its tree", mounts.len())
         });
@@ -140,7 +144,7 @@ impl<D: Dentry> Checker<'_, D> {
         // Of detached mounts that stay connected.
         let mut connected = 0;
         for mountpoint in mountpoints {
-            let here = self.locks.mounts_on(ns, mountpoint.dentry());
+            let here: Vec<_> = self.locks.mounts_on(ns, mountpoint.dentry()).collect();
             let in_tree = here.iter().filter(|mount| self.locks.is_attached(mount)).count();
             attached += in_tree;
             connected += here.len() - in_tree;

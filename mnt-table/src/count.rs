@@ -22,6 +22,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ptr;
 
+use crate::memory;
 use crate::platform::{CPUS_MAX, cpu};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, order, planted};
 
@@ -134,7 +135,8 @@ impl Counter {
             return; // It stays inline, which is slower and as right.
         }
         lines.extend((0..CPUS_MAX).map(|_| Line(Pair::new())));
-        let lines = Box::into_raw(Box::new(lines.into_boxed_slice()));
+        let Ok(lines) = memory::boxed(lines.into_boxed_slice()) else { return };
+        let lines = Box::into_raw(lines);
         // Release [Slots]: pairs with the Acquire in `pair` and `total`. Relaxed on failure: another CPU was first.
         let publish = order(Ordering::Release, "slots_relaxed");
         if self.lines.compare_exchange(ptr::null_mut(), lines, publish, Ordering::Relaxed).is_err() {

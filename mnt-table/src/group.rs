@@ -19,7 +19,8 @@ use core::cell::UnsafeCell;
 
 use crate::dentry::Dentry;
 use crate::id::{Id, unique_after};
-use crate::list::{List, Slot};
+use crate::list::{List, NoMemory, Plan, Slot};
+use crate::memory;
 use crate::mount::Mount;
 use crate::sync::plain::{self, AtomicUsize};
 use crate::sync::{Memory, Ordering, RawLock};
@@ -50,12 +51,15 @@ pub struct GroupState<D: Dentry> {
     pub members: List<Member<D>>,
 }
 
+/// The mounts whose master a member is, in order.
+pub type Slaves<D> = List<Arc<Mount<D>>>;
+
 /// A member of a ring.
 pub struct Member<D: Dentry> {
     /// The shared mount.
     pub mount: Arc<Mount<D>>,
-    /// The mounts whose master it is, in order.
-    pub slaves: List<Arc<Mount<D>>>,
+    /// Its slaves.
+    pub slaves: Slaves<D>,
 }
 
 /// Whom a slave receives from, and where it stands in that member's slave list.
@@ -68,6 +72,13 @@ pub struct MasterLink<D: Dentry> {
     pub place: Slot,
 }
 
+impl<D: Dentry> Member<D> {
+    /// `mount` as a member without slaves, with the room that was made for them. Needs no memory.
+    pub fn new(mount: &Arc<Mount<D>>) -> Self {
+        Member { mount: Arc::clone(mount), slaves: mount.take_slaves_to_be() }
+    }
+}
+
 impl<D: Dentry> Clone for MasterLink<D> {
     fn clone(&self) -> Self {
         MasterLink { group: Arc::clone(&self.group), member: self.member, place: self.place }
@@ -75,16 +86,21 @@ impl<D: Dentry> Clone for MasterLink<D> {
 }
 
 impl<D: Dentry> Group<D> {
-    /// A group without members, younger than `master`, with the id `id`.
-    pub fn new(id: Id, master: Option<&Group<D>>) -> Arc<Self> {
-        Arc::new(Group {
+    /// A group without members but with room for one, younger than `master`, with the id `id`.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn new(id: Id, master: Option<&Group<D>>, plan: Plan) -> Result<Arc<Self>, NoMemory> {
+        let mut members = List::new();
+        members.promise(plan, 1)?;
+        memory::arc(Group {
             lock: RawLock::new(),
             holder: AtomicUsize::new(0),
             stamp: unique_after(master.map_or(0, Group::stamp)),
             id,
             above: plain::Mutex::new(None),
             memory: Memory::new(),
-            state: UnsafeCell::new(GroupState { members: List::new() }),
+            state: UnsafeCell::new(GroupState { members }),
         })
     }
 

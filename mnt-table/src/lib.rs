@@ -25,6 +25,7 @@
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
 //! | [`reclaim`], `limbo`, [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | [`memory`] | what an operation allocates, and that it has it before it changes anything |
 //! | `by_id` | questions about mounts by their ids |
 //! | [`check`] | the checker |
 //! | [`user_ns`] | who owns namespaces and superblocks |
@@ -90,6 +91,7 @@ pub mod limbo;
 #[expect(unreachable_pub, reason = "public in models")]
 mod limbo;
 pub mod list;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod place;

@@ -45,21 +45,24 @@
 //!   after the sequence was sampled. Model `anonymous_attach_vs_walk`.
 //! - `[Anchor]` An anchor's target: Release inside pivot's window; Acquire between a walk's sample and its check.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 
 use bitflags::bitflags;
+use smallvec::SmallVec;
 
 use crate::count::Counter;
 use crate::dentry::{Dentry, SuperBlock};
-use crate::group::{Group, MasterLink};
+use crate::group::{Group, MasterLink, Slaves};
 use crate::id::{Id, unique_after};
-use crate::list::{List, NoMemory, Slot};
+use crate::list::{List, NoMemory, Plan, Slot};
+use crate::memory::{self, Claims, Grow};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
-use crate::reclaim::{Guard, pin};
+use crate::reclaim::{self, Guard, pin};
 use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
 use crate::table::{Entry, Links};
 use crate::tree::release_children;
@@ -244,6 +247,8 @@ pub struct Mount<D: Dentry> {
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
     /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
     propagation: Mutex<Propagation<D>>,
+    /// Of a mount in no group: room for the slaves that it will have as a member of one. Leaf lock.
+    slaves_to_be: plain::Mutex<Option<Box<Slaves<D>>>>,
     pub(crate) tree_memory: Memory,
     pub(crate) tree: UnsafeCell<TreeLinks<D>>,
 }
@@ -289,7 +294,21 @@ impl<D: Dentry> MountSpec<D> {
 
 impl<D: Dentry> Mount<D> {
     /// A mount that is nowhere yet. Dropped without being attached, it lets go of its superblock again.
-    pub(crate) fn new(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        spec: MountSpec<D>,
+        ns: &MntNamespace<D>,
+        id: Id,
+        after: u64,
+    ) -> Result<Arc<Self>, NoMemory> {
+        const { assert!(size_of::<Self>() + 128 <= memory::ALLOCATION_MAX, "too large for a claim") };
+        memory::once(|| Self::make(spec, ns, id, after))
+    }
+
+    /// Allocates once.
+    fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         spec.root.mounted();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
@@ -315,6 +334,7 @@ impl<D: Dentry> Mount<D> {
             refs: Counter::new(),
             slow: Mutex::new(Vec::new()),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
+            slaves_to_be: plain::Mutex::new(None),
             tree_memory: Memory::new(),
             tree: UnsafeCell::new(TreeLinks {
                 parent: None,
@@ -383,6 +403,24 @@ impl<D: Dentry> Mount<D> {
             group.set_above(master.as_ref().map(|link| Arc::clone(&link.group)));
         }
         here.master = master;
+    }
+
+    /// Makes room for `more` slaves of a mount that is going to be a member of a group.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn reserve_slaves_to_be(&self, plan: Plan, more: usize) -> Result<(), NoMemory> {
+        let mut slaves = self.slaves_to_be.lock();
+        let slaves = match &mut *slaves {
+            Some(slaves) => slaves,
+            none => none.insert(memory::boxed(List::new())?),
+        };
+        slaves.promise(plan, more)
+    }
+
+    /// The empty list of slaves, with its room, that the mount takes into its group.
+    pub(crate) fn take_slaves_to_be(&self) -> Slaves<D> {
+        self.slaves_to_be.lock().take().map_or(List::new(), |slaves| *slaves)
     }
 
     /// The device name.
@@ -519,12 +557,20 @@ impl<D: Dentry> Mount<D> {
     /// Whether a detached mount has lost its last reference; then buries it, and what it kept going. Called by whoever may
     /// have been the last.
     ///
-    /// Context: no lock of this crate held; may shut the superblock down, so may block.
+    /// Context: no lock of this crate held; may shut the superblock down, so may block; waits for memory.
     pub(crate) fn settle(&self) {
+        let mut claims = Claims::none();
+        memory::until(|| reclaim::claim(&mut claims, 1));
+        self.settle_claimed();
+    }
+
+    /// As [`Mount::settle`], where a change claimed the memory to retire the mount.
+    pub(crate) fn settle_claimed(&self) {
         let Some(life) = self.die() else { return };
-        let mut dead = alloc::vec![life];
+        let mut dead: SmallVec<[Arc<Self>; 1]> = SmallVec::new();
+        dead.push(life);
         while let Some(life) = dead.pop() {
-            let children = release_children(&life);
+            let children = memory::until(|| release_children(&life, |count| dead.make_room(count)));
             if !planted("connected_child_forgotten") {
                 dead.extend(children.iter().filter_map(|child| child.die()));
             }
@@ -682,6 +728,26 @@ impl<D: Dentry> Unkept<D> {
     }
 }
 
+/// Why a place on a mount was not counted.
+pub(crate) enum NotKept<D: Dentry> {
+    /// An umount is deciding or has decided.
+    Unkept(Unkept<D>),
+    /// `ENOMEM`.
+    NoMemory,
+}
+
+impl<D: Dentry> From<Unkept<D>> for NotKept<D> {
+    fn from(unkept: Unkept<D>) -> Self {
+        NotKept::Unkept(unkept)
+    }
+}
+
+impl<D: Dentry> From<NoMemory> for NotKept<D> {
+    fn from(NoMemory: NoMemory) -> Self {
+        NotKept::NoMemory
+    }
+}
+
 /// Where processes stand that have a mount's root as root or working directory.
 ///
 /// `pivot_root` moves all of them, in the whole system, from the old root to the new one: it changes the anchor's
@@ -700,16 +766,16 @@ impl<D: Dentry> Anchor<D> {
     /// Context: pinned; takes a leaf lock.
     ///
     /// # Errors
-    /// As [`Mount::keep`]; also without memory for a first anchor, which then is tried again.
-    pub(crate) fn keep(mount: &Mount<D>, guard: &Guard) -> Result<Arc<Anchor<D>>, Unkept<D>> {
+    /// As [`Mount::keep`]; also without memory for a first anchor.
+    pub(crate) fn keep(mount: &Mount<D>, guard: &Guard) -> Result<Arc<Anchor<D>>, NotKept<D>> {
         let anchor = {
             let mut anchors = mount.slow.lock();
             let anchor = match anchors.first() {
                 Some(anchor) => Arc::clone(anchor),
                 None => {
-                    anchors.try_reserve(1).map_err(|_| Unkept(None))?;
+                    anchors.make_room(1)?;
                     let target = AtomicPtr::new(ptr::from_ref(mount).cast_mut());
-                    let anchor = Arc::new(Anchor { target, users: Counter::new() });
+                    let anchor = memory::arc(Anchor { target, users: Counter::new() })?;
                     anchors.push(Arc::clone(&anchor));
                     anchor
                 }
@@ -728,7 +794,7 @@ impl<D: Dentry> Anchor<D> {
         if anchor.target(guard).is_sound() || planted("anchor_without_state") {
             return Ok(anchor);
         }
-        Err(anchor.put(guard))
+        Err(anchor.put(guard).into())
     }
 
     /// One user less; the caller settles after its pin.

@@ -29,6 +29,7 @@ use crate::by_id::ById;
 use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
 use crate::list::{List, NoMemory, Plan, Slot};
+use crate::memory;
 use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
@@ -194,8 +195,8 @@ unsafe impl<D: Dentry> Send for Mountpoint<D> {}
 unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
 
 impl<D: Dentry> Mountpoint<D> {
-    pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Arc<Self> {
-        Arc::new(Mountpoint {
+    pub(crate) fn new(ns: &Arc<MntNamespace<D>>, dentry: Arc<D>) -> Result<Arc<Self>, NoMemory> {
+        memory::arc(Mountpoint {
             ns: Arc::downgrade(ns),
             dentry,
             memory: Memory::new(),
@@ -238,12 +239,16 @@ impl<D: Dentry> MntNamespace<D> {
     /// `ENOMEM`.
     pub fn from_spec(spec: NamespaceSpec) -> Result<Arc<Self>, NoMemory> {
         let (table, edges) = Table::with_capacity(spec.mounts).ok_or(NoMemory)?;
-        let ids = spec.ids.unwrap_or_else(|| Ids {
-            mounts: Arc::new(IdSpace::new(&MOUNT_IDS, 0)),
-            groups: Arc::new(IdSpace::new(&GROUP_IDS, 1)),
-            last: 0,
-        });
-        let ns = Arc::new_cyclic(|this| MntNamespace {
+        const { assert!(size_of::<Self>() + 128 <= memory::ALLOCATION_MAX, "too large for a claim") };
+        let ids = match spec.ids {
+            Some(ids) => ids,
+            None => Ids {
+                mounts: memory::arc(IdSpace::new(&MOUNT_IDS, 0))?,
+                groups: memory::arc(IdSpace::new(&GROUP_IDS, 1))?,
+                last: 0,
+            },
+        };
+        let make = |this: &Weak<Self>| MntNamespace {
             this: this.as_ptr(),
             seq: Sequence::new(),
             table,
@@ -281,7 +286,8 @@ impl<D: Dentry> MntNamespace<D> {
                     by_id: ById::default(),
                 }),
             },
-        });
+        };
+        let ns = memory::once(|| Arc::new_cyclic(make))?;
         // The count of being alive, which `dissolve` gives to the reclaimer: a pinned walk that reads `Mount::ns` relies
         // on it.
         let _until_dissolved = Arc::into_raw(Arc::clone(&ns));

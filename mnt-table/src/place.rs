@@ -12,9 +12,11 @@ use core::ptr::{self, NonNull};
 
 use crate::arc_cell::ArcCell;
 use crate::dentry::Dentry;
-use crate::mount::{Anchor, Mount, MountRef, Unkept};
+use crate::list::NoMemory;
+use crate::memory::{self, Claims};
+use crate::mount::{Anchor, Mount, MountRef, NotKept};
 use crate::platform;
-use crate::reclaim::{Guard, pin};
+use crate::reclaim::{self, Guard, pin};
 use crate::sync::{Memory, planted};
 
 /// A mount and a dentry in it, kept.
@@ -50,7 +52,7 @@ unsafe impl<D: Dentry> Sync for Place<D> {}
 
 impl<D: Dentry> Place<D> {
     /// Counts a place at `dentry` in `mount`. Context: pinned; may take a leaf lock.
-    fn take(mount: &Mount<D>, dentry: &Arc<D>, guard: &Guard) -> Result<Self, Unkept<D>> {
+    fn take(mount: &Mount<D>, dentry: &Arc<D>, guard: &Guard) -> Result<Self, NotKept<D>> {
         let at = if Arc::ptr_eq(mount.root(), dentry) {
             At::Root(Anchor::keep(mount, guard)?)
         } else {
@@ -96,64 +98,87 @@ pub struct FsStruct<D: Dentry> {
     cwd: ArcCell<Place<D>>,
 }
 
-/// A place could not be counted because its mount was on its way out; the caller walks again.
+/// Why nobody could be made to stand at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
+pub enum PlaceError {
+    /// Its mount was on its way out: the caller walks again.
+    Stale,
+    /// `ENOMEM`.
+    NoMemory,
+}
+
+impl From<NoMemory> for PlaceError {
+    fn from(NoMemory: NoMemory) -> Self {
+        PlaceError::NoMemory
+    }
+}
 
 impl<D: Dentry> FsStruct<D> {
     /// Root and working directory at `path`.
     ///
     /// # Errors
-    /// [`Stale`]: only if an umount fails at this moment.
-    pub fn new(path: &PathRef<D>) -> Result<Self, Stale> {
+    /// [`PlaceError::Stale`]: only if an umount fails at this moment. `ENOMEM`.
+    pub fn new(path: &PathRef<D>) -> Result<Self, PlaceError> {
         let root = Self::take(&path.mount, &path.dentry)?;
         match Self::take(&path.mount, &path.dentry) {
             Ok(cwd) => Ok(FsStruct { root: ArcCell::new(root), cwd: ArcCell::new(cwd) }),
-            Err(stale) => {
+            Err(error) => {
                 root.release();
-                Err(stale)
+                Err(error)
             }
         }
     }
 
     /// A copy for a new task.
-    pub fn fork(&self) -> Self {
-        let copy = |cell: &ArcCell<Place<D>>| {
-            let mut spins = 0;
-            loop {
-                let (taken, moved) = {
-                    let guard = pin();
-                    let place = cell.load(&guard);
-                    let (mount, dentry) = place.resolve(&guard);
-                    let taken = Place::take(mount, dentry, &guard);
-                    // A pivot before the copy had its anchor did not move the copy.
-                    (taken, !ptr::eq(place.resolve(&guard).0, mount) && !planted("fork_without_second_look"))
-                };
-                match taken {
-                    Ok(copy) if !moved => return ArcCell::new(Arc::new(copy)),
-                    Ok(copy) => copy.release(),
-                    Err(unkept) => unkept.settle(),
-                }
-                platform::relax(spins);
-                spins += 1;
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn fork(&self) -> Result<Self, NoMemory> {
+        let root = Self::copy(&self.root)?;
+        match Self::copy(&self.cwd) {
+            Ok(cwd) => Ok(FsStruct { root: ArcCell::new(root), cwd: ArcCell::new(cwd) }),
+            Err(error) => {
+                root.release();
+                Err(error)
             }
-        };
-        FsStruct { root: copy(&self.root), cwd: copy(&self.cwd) }
+        }
+    }
+
+    fn copy(cell: &ArcCell<Place<D>>) -> Result<Arc<Place<D>>, NoMemory> {
+        let mut spins = 0;
+        loop {
+            let (taken, moved) = {
+                let guard = pin();
+                let place = cell.load(&guard);
+                let (mount, dentry) = place.resolve(&guard);
+                let taken = Place::take(mount, dentry, &guard);
+                // A pivot before the copy had its anchor did not move the copy.
+                (taken, !ptr::eq(place.resolve(&guard).0, mount) && !planted("fork_without_second_look"))
+            };
+            match taken {
+                Ok(copy) if !moved => return Self::share(copy),
+                Ok(copy) => copy.release(),
+                Err(NotKept::Unkept(unkept)) => unkept.settle(),
+                Err(NotKept::NoMemory) => return Err(NoMemory),
+            }
+            platform::relax(spins);
+            spins += 1;
+        }
     }
 
     /// Makes `path` the root (chroot).
     ///
     /// # Errors
-    /// [`Stale`]: only if an umount fails at this moment.
-    pub fn set_root(&self, path: &PathRef<D>) -> Result<(), Stale> {
+    /// As [`FsStruct::new`].
+    pub fn set_root(&self, path: &PathRef<D>) -> Result<(), PlaceError> {
         Self::set(&self.root, path)
     }
 
     /// Makes `path` the working directory (chdir).
     ///
     /// # Errors
-    /// [`Stale`]: only if an umount fails at this moment.
-    pub fn set_cwd(&self, path: &PathRef<D>) -> Result<(), Stale> {
+    /// As [`FsStruct::new`].
+    pub fn set_cwd(&self, path: &PathRef<D>) -> Result<(), PlaceError> {
         Self::set(&self.cwd, path)
     }
 
@@ -175,19 +200,32 @@ impl<D: Dentry> FsStruct<D> {
         &self.cwd
     }
 
-    fn take(mount: &Mount<D>, dentry: &Arc<D>) -> Result<Arc<Place<D>>, Stale> {
-        let guard = pin();
-        match Place::take(mount, dentry, &guard) {
-            Ok(place) => Ok(Arc::new(place)),
-            Err(unkept) => {
-                drop(guard);
+    fn take(mount: &Mount<D>, dentry: &Arc<D>) -> Result<Arc<Place<D>>, PlaceError> {
+        let taken = Place::take(mount, dentry, &pin());
+        match taken {
+            Ok(place) => Ok(Self::share(place)?),
+            Err(NotKept::Unkept(unkept)) => {
                 unkept.settle();
-                Err(Stale)
+                Err(PlaceError::Stale)
             }
+            Err(NotKept::NoMemory) => Err(PlaceError::NoMemory),
         }
     }
 
-    fn set(cell: &ArcCell<Place<D>>, path: &PathRef<D>) -> Result<(), Stale> {
+    /// Context: not pinned.
+    fn share(place: Place<D>) -> Result<Arc<Place<D>>, NoMemory> {
+        let mut claims = Claims::none();
+        if let Err(error) = claims.claim(1) {
+            place.release();
+            return Err(error);
+        }
+        Ok(memory::covered(|| Arc::new(place)))
+    }
+
+    fn set(cell: &ArcCell<Place<D>>, path: &PathRef<D>) -> Result<(), PlaceError> {
+        // The cell retires what it held.
+        let mut claims = Claims::none();
+        reclaim::claim(&mut claims, 1)?;
         let place = Self::take(&path.mount, &path.dentry)?;
         let old = cell.swap(place, &pin());
         old.release();

@@ -1,6 +1,7 @@
-//! What this crate asks of the machine: which CPU is this, stay on it, pin an epoch, wait a little.
+//! What this crate asks of the machine: which CPU is this, stay on it, pin an epoch, wait a little, set memory
+//! aside.
 //!
-//! On hosts threads stand for CPUs and the answers are built in. A kernel gives five functions once, through
+//! On hosts threads stand for CPUs and the answers are built in. A kernel gives its functions once, through
 //! [`platform!`](crate::platform!), in the manner of the `critical-section` crate: they are found when the kernel
 //! is linked, so a pin costs no indirect call.
 
@@ -15,6 +16,8 @@ pub const CPUS_MAX: usize = if cfg!(loom) { 3 } else { 64 };
 ///   that only this CPU uses; the guard is dropped before preemption is on again.
 /// - No interrupt handler calls anything of this crate.
 /// - All guards come from one collector.
+///
+/// `claim`, `release`, `cover` and `uncover` keep the promise of [`crate::memory`]; no memory safety rests on them.
 pub unsafe trait Platform {
     /// The index of the CPU that runs this; may be out of date as soon as it is returned.
     fn cpu() -> usize;
@@ -26,6 +29,15 @@ pub unsafe trait Platform {
     fn pin() -> crossbeam_epoch::Guard;
     /// Called while waiting for another CPU, with the number of calls so far in this wait.
     fn relax(spins: u32);
+    /// Sets memory aside for `more` allocations of this thread, of up to
+    /// [`ALLOCATION_MAX`](crate::memory::ALLOCATION_MAX) bytes each; `false` if there is too little, and nothing was done.
+    fn claim(more: usize) -> bool;
+    /// So many of the allocations that were claimed are made, or not needed.
+    fn release(less: usize);
+    /// Until `uncover` this thread's allocations may use what it claimed. Called with preemption off; nests.
+    fn cover();
+    /// Ends one `cover`.
+    fn uncover();
 }
 
 /// Makes a type that implements [`Platform`] the one of this kernel. Use it once.
@@ -53,13 +65,32 @@ macro_rules! platform {
             extern "Rust" fn _mnt_table_relax(spins: u32) {
                 <$type as $crate::platform::Platform>::relax(spins)
             }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_claim(more: usize) -> bool {
+                <$type as $crate::platform::Platform>::claim(more)
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_release(less: usize) {
+                <$type as $crate::platform::Platform>::release(less)
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_cover() {
+                <$type as $crate::platform::Platform>::cover()
+            }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_uncover() {
+                <$type as $crate::platform::Platform>::uncover()
+            }
         };
     };
 }
 
 pub use crossbeam_epoch::Guard as EpochGuard;
 
-pub(crate) use body::{cpu, relax};
+#[cfg(all(feature = "std", not(loom)))]
+#[doc(hidden)]
+pub use body::{Hooks, install};
+pub(crate) use body::{claim, cover, cpu, relax, release, uncover};
 #[cfg(any(not(loom), crossbeam_loom))]
 pub(crate) use body::{pin, preempt_off, preempt_on};
 
@@ -73,6 +104,10 @@ mod body {
         fn _mnt_table_preempt_off();
         fn _mnt_table_preempt_on();
         fn _mnt_table_relax(spins: u32);
+        fn _mnt_table_claim(more: usize) -> bool;
+        fn _mnt_table_release(less: usize);
+        fn _mnt_table_cover();
+        fn _mnt_table_uncover();
     }
 
     #[inline]
@@ -103,6 +138,32 @@ mod body {
     pub(crate) fn relax(spins: u32) {
         // SAFETY: as above.
         unsafe { _mnt_table_relax(spins) }
+    }
+
+    #[inline]
+    pub(crate) fn claim(more: usize) -> bool {
+        // SAFETY: as above.
+        unsafe { _mnt_table_claim(more) }
+    }
+
+    #[inline]
+    pub(crate) fn release(less: usize) {
+        // SAFETY: as above.
+        unsafe { _mnt_table_release(less) }
+    }
+
+    #[inline]
+    pub(crate) fn cover() {
+        preempt_off();
+        // SAFETY: as above.
+        unsafe { _mnt_table_cover() }
+    }
+
+    #[inline]
+    pub(crate) fn uncover() {
+        // SAFETY: as above.
+        unsafe { _mnt_table_uncover() };
+        preempt_on();
     }
 }
 
@@ -141,6 +202,55 @@ mod body {
             64..256 => std::thread::yield_now(),
             // Whoever is waited for has lost its processor to somebody else.
             _ => std::thread::sleep(std::time::Duration::from_micros(100)),
+        }
+    }
+
+    /// What a test does instead of granting every claim; see [`super::Platform`].
+    #[derive(Clone, Copy)]
+    pub struct Hooks {
+        /// `Platform::claim`.
+        pub claim: fn(usize) -> bool,
+        /// `Platform::release`.
+        pub release: fn(usize),
+        /// `Platform::cover`.
+        pub cover: fn(),
+        /// `Platform::uncover`.
+        pub uncover: fn(),
+    }
+
+    static HOOKS: std::sync::OnceLock<Hooks> = std::sync::OnceLock::new();
+
+    /// Puts `hooks` in the place of what hosts do, for the rest of the process.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub fn install(hooks: Hooks) {
+        assert!(HOOKS.set(hooks).is_ok(), "hooks are installed once");
+    }
+
+    #[inline]
+    pub(crate) fn claim(more: usize) -> bool {
+        HOOKS.get().is_none_or(|hooks| (hooks.claim)(more))
+    }
+
+    #[inline]
+    pub(crate) fn release(less: usize) {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.release)(less);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn cover() {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.cover)();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn uncover() {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.uncover)();
         }
     }
 }
@@ -186,6 +296,16 @@ mod body {
     pub(crate) fn relax(_spins: u32) {
         loom::thread::yield_now();
     }
+
+    pub(crate) fn claim(_more: usize) -> bool {
+        true
+    }
+
+    pub(crate) fn release(_less: usize) {}
+
+    pub(crate) fn cover() {}
+
+    pub(crate) fn uncover() {}
 }
 
 /// Says which CPU this thread of a model stands for, from here on.

@@ -21,6 +21,8 @@ use alloc::sync::Arc;
 
 #[cfg(any(not(loom), crossbeam_loom))]
 use crate::limbo::{Bag, Limbo};
+use crate::list::NoMemory;
+use crate::memory::{Claims, covered};
 use crate::platform::{self, CPUS_MAX};
 #[cfg(any(not(loom), crossbeam_loom))]
 use crate::sync::planted;
@@ -29,6 +31,23 @@ use crate::sync::{Ordering, plain};
 /// Retirements of one CPU after which its next mutator flushes. Never in models, which flush themselves: the counts go on
 /// from one execution to the next, and executions must not differ.
 pub const FLUSH_EVERY: u64 = if cfg!(loom) { u64::MAX } else { 64 };
+
+/// Allocations that closing a bag makes, at most: the bag, the memory of the next one, and the collector's own bag.
+const RETIRE_CLAIM: usize = 3;
+
+/// How many allocations to claim for `retirements`, and for the flush that follows an operation.
+pub(crate) fn claims_for(retirements: usize) -> usize {
+    // A bag may be open already, so that a few fill it; and what a flush frees retires more.
+    RETIRE_CLAIM * (retirements / FLUSH_EVERY.min(64) as usize + 2)
+}
+
+/// Makes sure that `retirements` find memory while `claims` live.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn claim(claims: &mut Claims, retirements: usize) -> Result<(), NoMemory> {
+    claims.claim(claims_for(retirements))
+}
 
 /// How often [`reserve`] tries to get below the limit before it refuses.
 const RESERVE_TRIES: u32 = if cfg!(miri) { 4 } else { 64 };
@@ -75,7 +94,7 @@ impl Guard {
     pub fn retire<T: Send + 'static>(&self, value: Box<T>) {
         count_retired(size_of::<T>());
         #[cfg(any(not(loom), crossbeam_loom))]
-        self.pass_on(limbo().put_box(platform::cpu(), value));
+        covered(|| self.pass_on(limbo().put_box(platform::cpu(), value)));
         #[cfg(all(loom, not(crossbeam_loom)))]
         self.defer_value(value, size_of::<T>());
     }
@@ -84,15 +103,16 @@ impl Guard {
     pub fn retire_arc<T: Send + Sync + 'static>(&self, value: Arc<T>) {
         count_retired(size_of::<T>());
         #[cfg(any(not(loom), crossbeam_loom))]
-        self.pass_on(limbo().put_arc(platform::cpu(), value));
+        covered(|| self.pass_on(limbo().put_arc(platform::cpu(), value)));
         #[cfg(all(loom, not(crossbeam_loom)))]
         self.defer_value(value, size_of::<T>());
     }
 
-    /// As [`Guard::retire`], for what somebody waits for: freed by whichever CPU finds that the time has come.
-    pub fn retire_awaited<T: Send + 'static>(&self, value: Box<T>) {
+    /// As [`Guard::retire`], for a handle of what somebody waits for: dropped by whichever CPU finds that the time has
+    /// come. A handle of two words needs no memory to wait in.
+    pub fn retire_awaited<T: Send + 'static>(&self, value: T) {
         count_retired(size_of::<T>());
-        self.defer_value(value, size_of::<T>());
+        covered(|| self.defer_value(value, size_of::<T>()));
     }
 
     fn defer_value<V: Send + 'static>(&self, value: V, bytes: usize) {
@@ -102,7 +122,8 @@ impl Guard {
         });
     }
 
-    /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller.
+    /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller. Without memory
+    /// for that it does nothing: the next flush does more.
     pub fn flush(&self) {
         let here = platform::cpu();
         self.flush_cpus(here..here + 1);
@@ -128,8 +149,18 @@ impl Guard {
     }
 
     fn flush_cpus(&self, cpus: core::ops::Range<usize>) {
-        cpus.clone().for_each(|cpu| self.pass_on(limbo().close(cpu)));
-        self.epoch.flush();
+        let mut claims = Claims::none();
+        if claims.claim(RETIRE_CLAIM).is_err() {
+            return;
+        }
+        for cpu in cpus.clone() {
+            // As many once more: what one bag drew is not there for the next.
+            let mut claims = Claims::none();
+            if claims.claim(RETIRE_CLAIM).is_ok() {
+                covered(|| self.pass_on(limbo().close(cpu)));
+            }
+        }
+        covered(|| self.epoch.flush());
         for freed in cpus.map(|cpu| limbo().empty(cpu)).filter(|freed| freed.objects != 0) {
             count_freed(freed.objects, freed.bytes);
         }

@@ -51,7 +51,7 @@ impl<D: Dentry> Removal<D> {
             }
             if !Arc::ptr_eq(&ns, own) {
                 removal.elsewhere.push(ns);
-            } else if !WriteSet::one(own).mounts_on(own, dentry).is_empty() {
+            } else if WriteSet::one(own).mounts_on(own, dentry).next().is_some() {
                 return Err(Busy); // Dropping `removal` takes the mark back.
             }
         }

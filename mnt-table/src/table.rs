@@ -35,6 +35,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::{self, NonNull};
 
+use crate::memory;
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
 
@@ -171,7 +172,8 @@ impl<E: Entry> Buckets<E> {
 /// An array on its way through the reclaimer; tells the writer when the grace period has passed.
 struct RetiredArray<E: Entry> {
     array: NonNull<Buckets<E>>,
-    spare: Arc<AtomicBool>,
+    /// Nobody waits for the last array of a table.
+    spare: Option<Arc<AtomicBool>>,
 }
 
 // SAFETY: the array holds pointers only; nobody but the reclaimer uses it from here on.
@@ -181,8 +183,10 @@ impl<E: Entry> Drop for RetiredArray<E> {
     fn drop(&mut self) {
         // SAFETY: it was unpublished before it was retired, and every pin that could have seen it has ended.
         unsafe { Buckets::free(self.array) };
-        // Release [Spare]: pairs with the Acquire in `Writer::grow_if_due`; readers of the old links are gone.
-        self.spare.store(true, Ordering::Release);
+        if let Some(spare) = &self.spare {
+            // Release [Spare]: pairs with the Acquire in `Writer::grow`; readers of the old links are gone.
+            spare.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -226,9 +230,9 @@ impl<E: Entry> Table<E> {
 
     /// An empty table for `entries`, which are going to be inserted with no reader inside.
     pub fn with_capacity(entries: usize) -> Option<(Table<E>, Writer<E>)> {
+        let spare = memory::arc(AtomicBool::new(true)).ok()?;
         let first = Buckets::new(bits_for(entries), 0)?;
         let table = Table { current: AtomicPtr::new(first.as_ptr()) };
-        let spare = Arc::new(AtomicBool::new(true));
         Some((table, Writer { current: first, len: 0, expected: 0, growth: None, spare }))
     }
 
@@ -543,7 +547,7 @@ impl<E: Entry> Writer<E> {
         self.spare.store(false, Ordering::Relaxed);
         // Release [Publish]: pairs with the Acquire in `find`: the new array and all links through it.
         table.current.store(growth.next.as_ptr(), order(Ordering::Release, "array_publish_relaxed"));
-        guard.retire_awaited(Box::new(RetiredArray { array: old, spare: Arc::clone(&self.spare) }));
+        guard.retire_awaited(RetiredArray { array: old, spare: Some(Arc::clone(&self.spare)) });
     }
 }
 
@@ -586,6 +590,6 @@ impl<E: Entry> Drop for Table<E> {
                 }
             }
         }
-        guard.retire(Box::new(RetiredArray { array, spare: Arc::new(AtomicBool::new(false)) }));
+        guard.retire_awaited(RetiredArray { array, spare: None });
     }
 }

@@ -7,14 +7,16 @@
 //! In every commit the child's own edge pointer changes before the old edge is retired, because a walk reads it to go
 //! up; and before the new edge is linked, because a walk that comes down by the new edge may go up at once.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
+use smallvec::SmallVec;
+
 use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
+use crate::memory::{self, Grow};
 use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, state};
 use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
@@ -34,6 +36,13 @@ impl<D: Dentry> Joint<D> {
     pub fn parent(&self) -> &Arc<Mount<D>> {
         &self.parent
     }
+}
+
+/// The edges inside a tree that moves to another namespace.
+pub struct Adoption<D: Dentry> {
+    joints: Vec<Joint<D>>,
+    /// Room for those that it had before.
+    left: Vec<NonNull<Edge<D>>>,
 }
 
 /// How a mount leaves its tree.
@@ -124,16 +133,19 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// `mount` and everything below it, parents first, children in their order. Without recursion.
-    pub fn subtree(&self, mount: &Arc<Mount<D>>) -> Vec<Arc<Mount<D>>> {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn subtree(&self, mount: &Arc<Mount<D>>) -> Result<Vec<Arc<Mount<D>>>, NoMemory> {
         let mut found = Vec::new();
-        let mut waiting = alloc::vec![Arc::clone(mount)];
+        let mut waiting: Vec<_> = memory::collect([Arc::clone(mount)])?;
         while let Some(mount) = waiting.pop() {
             let before = waiting.len();
-            waiting.extend(self.children(&mount).cloned());
+            waiting.try_extend(self.children(&mount).cloned())?;
             waiting[before..].reverse();
-            found.push(mount);
+            found.try_push(mount)?;
         }
-        found
+        Ok(found)
     }
 
     /// Whether `mount` is `above` or below it.
@@ -148,11 +160,9 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// The mounts of `ns` that are attached on `dentry`; detached ones that are still connected there, too.
-    pub fn mounts_on(&self, ns: &MntNamespace<D>, dentry: &Arc<D>) -> Vec<Arc<Mount<D>>> {
-        match self.namespace(ns).mountpoints.get(&Arc::as_ptr(dentry).addr()) {
-            Some(mountpoint) => self.list_on(mountpoint).iter().map(|(_, mount)| Arc::clone(mount)).collect(),
-            None => Vec::new(),
-        }
+    pub fn mounts_on(&self, ns: &MntNamespace<D>, dentry: &Arc<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
+        let mountpoint = self.namespace(ns).mountpoints.get(&Arc::as_ptr(dentry).addr());
+        mountpoint.into_iter().flat_map(|mountpoint| self.list_on(mountpoint).iter().map(|(_, mount)| mount))
     }
 
     fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
@@ -184,14 +194,15 @@ impl<D: Dentry> WriteSet<D> {
         let plan = self.plan;
         let state = self.namespace_mut(ns);
         state.order.promise(plan, 1)?;
-        let mount = Mount::new(spec, ns, id, state.last_id);
+        let mount = Mount::new(spec, ns, id, state.last_id)?;
         state.last_id = mount.unique_id();
         // Relaxed: see `NamespaceSpec::anonymous`.
         ns.lock.last_id.store(state.last_id, Ordering::Relaxed);
         Ok(mount)
     }
 
-    /// A peer group without members, with the lowest free id of `ns`; younger than `master`.
+    /// A peer group without members, with the lowest free id of `ns`; younger than `master`. Nobody else knows it, and the
+    /// set holds it.
     ///
     /// # Errors
     /// `ENOMEM`; also when ids run out.
@@ -201,12 +212,31 @@ impl<D: Dentry> WriteSet<D> {
         master: Option<&Group<D>>,
     ) -> Result<Arc<Group<D>>, NoMemory> {
         debug_assert!(self.holds(ns));
-        Ok(Group::new(ns.lock.group_ids.take().ok_or(NoMemory)?, master))
+        let id = ns.lock.group_ids.take().ok_or(NoMemory)?;
+        let group = Group::new(id, master, self.plan)?;
+        self.adopt_group(Arc::clone(&group))?;
+        Ok(group)
     }
 
-    /// Locks `group`, which the caller just made and nobody else knows.
-    pub fn add_new_group(&mut self, group: &Arc<Group<D>>) {
-        self.adopt_group(Arc::clone(group));
+    /// Makes room for `more` members of `group`.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn reserve_members(&mut self, group: &Group<D>, more: usize) -> Result<(), NoMemory> {
+        let plan = self.plan;
+        self.group_mut(group).members.promise(plan, more)
+    }
+
+    /// Makes room for `more` slaves of `mount`, which is a member of a group that the set holds, or will be.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn reserve_slaves(&mut self, mount: &Mount<D>, more: usize) -> Result<(), NoMemory> {
+        let plan = self.plan;
+        match mount.propagation().peers {
+            Some((group, slot)) => self.group_mut(&group).members.get_mut(slot).slaves.promise(plan, more),
+            None => mount.reserve_slaves_to_be(plan, more),
+        }
     }
 
     /// Makes ready to attach `child` on `dentry` in `parent`.
@@ -242,7 +272,7 @@ impl<D: Dentry> WriteSet<D> {
             Some(mountpoint) => Arc::clone(mountpoint),
             None => {
                 state.mountpoints.try_reserve(1).map_err(|_| NoMemory)?;
-                let mountpoint = Mountpoint::new(ns, Arc::clone(dentry));
+                let mountpoint = Mountpoint::new(ns, Arc::clone(dentry))?;
                 // The flag is set from here on: before the edge is published.
                 dentry.mounted_here().register(&mountpoint)?;
                 state.mountpoints.insert(key, Arc::clone(&mountpoint));
@@ -252,7 +282,9 @@ impl<D: Dentry> WriteSet<D> {
         // Should the operation fail, a mountpoint that is new goes again.
         self.touch(ns, Arc::clone(&mountpoint));
         self.list_on_mut(&mountpoint).promise(plan, 1)?;
-        let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
+        // The edge that this one replaces.
+        self.reserve_retirements(1)?;
+        let edge = Unlinked::new(memory::boxed(Edge::new(parent, &mountpoint, child))?);
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
     }
 
@@ -265,17 +297,20 @@ impl<D: Dentry> WriteSet<D> {
         &mut self,
         ns: &Arc<MntNamespace<D>>,
         below: &[Arc<Mount<D>>],
-    ) -> Result<Vec<Joint<D>>, RegisterError> {
+    ) -> Result<Adoption<D>, RegisterError> {
         let mut joints = Vec::new();
-        joints.try_reserve_exact(below.len()).map_err(|_| NoMemory)?;
+        joints.make_room(below.len())?;
+        let mut left = Vec::new();
+        left.make_room(below.len())?;
         let plan = self.plan;
         self.namespace_mut(ns).order.promise(plan, below.len() + 1)?;
+        self.reserve_ended(1)?;
         for mount in below {
             let parent = Arc::clone(self.parent(mount).expect("it is below the root"));
             let on = Arc::clone(self.mountpoint(mount).expect("it is below the root"));
             joints.push(self.prepare_in(ns, mount, &parent, &on)?);
         }
-        Ok(joints)
+        Ok(Adoption { joints, left })
     }
 
     /// Says that `more` edges are going to be linked in `ns` at once, so that its hash grows in one step.
@@ -343,7 +378,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// Moves `root`, the root of an anonymous namespace, and `below`, all that is below it, to the namespace of the joint:
-    /// `inner` are the joints of `below` ([`WriteSet::prepare_adoption`]). The anonymous namespace is dissolved.
+    /// `inner` is for `below` ([`WriteSet::prepare_adoption`]). The anonymous namespace is dissolved.
     ///
     /// In a window of the anonymous namespace. In the other one it is one edge, the root's, which comes last: what is
     /// below is complete by then. A walk inside the tree names either namespace, and finds every edge in its hash until
@@ -353,14 +388,14 @@ impl<D: Dentry> WriteSet<D> {
         root: &Arc<Mount<D>>,
         joint: Joint<D>,
         below: &[Arc<Mount<D>>],
-        inner: Vec<Joint<D>>,
+        inner: Adoption<D>,
         guard: &Guard,
     ) {
         let from = Arc::clone(self.namespace_of(root).expect("the root's namespace is locked"));
         let to = Arc::clone(self.namespace_of(&joint.parent).expect("the parent's namespace is locked"));
         self.begin(&from, guard);
-        let mut old = Vec::with_capacity(inner.len());
-        for (mount, Joint { edge, mountpoint, .. }) in below.iter().zip(inner) {
+        let Adoption { joints, left: mut old } = inner;
+        for (mount, Joint { edge, mountpoint, .. }) in below.iter().zip(joints) {
             old.push(self.edge_of(mount));
             let place = self.list_on_mut(&mountpoint).push_back(Arc::clone(mount));
             let (left, slot) =
@@ -631,22 +666,30 @@ impl<D: Dentry> WriteSet<D> {
 }
 
 /// Takes the connected children of `dead`, the count of a mount that just died, from it; they live for their own
-/// references from here on, and the caller looks whether they have any.
+/// references from here on, and the caller, who made `room` for so many, looks whether they have any.
 ///
 /// Context: as [`Mount::settle`].
-pub(crate) fn release_children<D: Dentry>(dead: &Arc<Mount<D>>) -> Vec<Arc<Mount<D>>> {
-    let Some(ns) = namespace_of(&**dead) else { return Vec::new() };
+///
+/// # Errors
+/// `ENOMEM`; nothing was changed.
+pub(crate) fn release_children<D: Dentry>(
+    dead: &Arc<Mount<D>>,
+    room: impl FnOnce(usize) -> Result<(), NoMemory>,
+) -> Result<SmallVec<[Arc<Mount<D>>; 1]>, NoMemory> {
+    let Some(ns) = namespace_of(&**dead) else { return Ok(SmallVec::new()) };
     let mut locks = WriteSet::one(&ns);
     if locks.namespace_of(&**dead).is_none() {
         // The change that detached it was not over: it died at once, and nothing is connected to it.
-        return Vec::new();
+        return Ok(SmallVec::new());
     }
-    let children: Vec<Arc<Mount<D>>> = locks.children(dead).cloned().collect();
+    let children: SmallVec<[Arc<Mount<D>>; 1]> = memory::collect(locks.children(dead).cloned())?;
+    locks.reserve_retirements(children.len())?;
+    room(children.len())?;
     let guard = pin();
     if children.len() > 1 {
         locks.begin(&ns, &guard);
     }
     children.iter().for_each(|child| locks.cut(child, &guard));
     locks.end();
-    children
+    Ok(children)
 }

@@ -20,9 +20,11 @@
 //! Dropping the set unlocks in reverse order, then buries the mounts that died (superblock shutdown; no lock is held
 //! then) and retires them.
 
+use alloc::collections::BinaryHeap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::cmp::Reverse;
 use core::task::Waker;
 
 use smallvec::{SmallVec, smallvec};
@@ -30,11 +32,12 @@ use smallvec::{SmallVec, smallvec};
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
 use crate::id::unique_after;
-use crate::list::Plan;
+use crate::list::{NoMemory, Plan};
+use crate::memory::{Claims, Grow};
 use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
-use crate::reclaim::{self, Guard, pin};
+use crate::reclaim::{self, Guard, claims_for, pin};
 use crate::sync::{Ordering, fence, plain::AtomicUsize, planted};
 
 /// Starts after which an operation asks for the machine to itself.
@@ -63,6 +66,8 @@ pub struct LockPlan<D: Dentry> {
     /// Groups whose receivers' namespaces are needed too, through all their slaves.
     closures: Vec<Arc<Group<D>>>,
     namespaces: SmallVec<[Arc<MntNamespace<D>>; 2]>,
+    /// There was no memory to note all that is needed.
+    short: bool,
     tries: u32,
     escalated: bool,
 }
@@ -71,24 +76,31 @@ impl<D: Dentry> LockPlan<D> {
     /// A plan for a change of `ns`.
     pub fn new(ns: &Arc<MntNamespace<D>>) -> Self {
         let namespaces = smallvec![Arc::clone(ns)];
-        LockPlan { groups: Vec::new(), closures: Vec::new(), namespaces, tries: 0, escalated: false }
+        LockPlan {
+            groups: Vec::new(),
+            closures: Vec::new(),
+            namespaces,
+            short: false,
+            tries: 0,
+            escalated: false,
+        }
     }
 
     /// Also `ns`.
     pub fn namespace(&mut self, ns: &Arc<MntNamespace<D>>) {
         if !self.namespaces.iter().any(|have| Arc::ptr_eq(have, ns)) {
-            self.namespaces.push(Arc::clone(ns));
+            self.short |= self.namespaces.try_push(Arc::clone(ns)).is_err();
         }
     }
 
     /// Also `group`.
     pub fn group(&mut self, group: &Arc<Group<D>>) {
-        self.groups.push(Arc::clone(group));
+        self.short |= self.groups.try_push(Arc::clone(group)).is_err();
     }
 
     /// Also `group`, the groups of its slaves and of theirs, and the namespaces of all their members.
     pub fn receivers(&mut self, group: &Arc<Group<D>>) {
-        self.closures.push(Arc::clone(group));
+        self.short |= self.closures.try_push(Arc::clone(group)).is_err();
     }
 
     /// What planning was missing; the next [`LockPlan::lock`] has it.
@@ -103,7 +115,10 @@ impl<D: Dentry> LockPlan<D> {
     /// Takes all the locks.
     ///
     /// Context: not pinned; no lock held; may block.
-    pub fn lock(&mut self) -> WriteSet<D> {
+    ///
+    /// # Errors
+    /// `ENOMEM`; no lock is held.
+    pub fn lock(&mut self) -> Result<WriteSet<D>, NoMemory> {
         self.tries += 1;
         if self.tries > TRIES && !self.escalated {
             self.escalated = true;
@@ -120,67 +135,73 @@ impl<D: Dentry> LockPlan<D> {
             spins += 1;
         }
         loop {
+            if self.short {
+                return Err(NoMemory);
+            }
             let mut set = WriteSet::empty();
-            if self.lock_groups(&mut set) {
-                self.lock_namespaces(&mut set);
-                return set;
+            // What the change retires, as far as nobody says that it is more.
+            set.reserve_retirements(1)?;
+            if self.lock_groups(&mut set)? {
+                self.lock_namespaces(&mut set)?;
+                return Ok(set);
             }
         }
     }
 
     /// Locks groups and closures in ascending stamp; `false` if one came too late and was noted for the next try.
-    fn lock_groups(&mut self, set: &mut WriteSet<D>) -> bool {
+    fn lock_groups(&mut self, set: &mut WriteSet<D>) -> Result<bool, NoMemory> {
         if self.groups.is_empty() && self.closures.is_empty() {
-            return true;
+            return Ok(true);
         }
-        let mut waiting: Vec<(Arc<Group<D>>, bool)> = Vec::new();
-        waiting.extend(self.groups.iter().map(|group| (Arc::clone(group), false)));
-        waiting.extend(self.closures.iter().map(|group| (Arc::clone(group), true)));
-        let mut heap = StampHeap::new(waiting);
-        while let Some((group, closure)) = heap.pop() {
+        let mut waiting = Waiting(BinaryHeap::new());
+        self.groups.iter().try_for_each(|group| waiting.push(group, false))?;
+        self.closures.iter().try_for_each(|group| waiting.push(group, true))?;
+        while let Some(Wanted { group, closure, .. }) = waiting.pop() {
             if !group.held_by(set.token) {
                 let late = set.groups.last().is_some_and(|last| last.stamp() > group.stamp());
                 if late && !planted("late_group_locked") {
                     // [Older] does not hold here; see the module's header.
                     self.receivers(&group);
-                    return false;
+                    return Ok(false);
                 }
-                set.lock_group(Arc::clone(&group));
+                set.lock_group(Arc::clone(&group))?;
             }
             if !closure {
                 continue;
             }
             let mut receiving = core::mem::take(&mut set.receiving);
             for (_, member) in set.group(&group).members.iter() {
-                receiving.extend(namespace_of(&*member.mount));
+                receiving.try_extend(namespace_of(&*member.mount))?;
                 for (_, slave) in member.slaves.iter() {
                     match slave.propagation().peers {
-                        Some((group, _)) => heap.push((group, true)),
-                        None => receiving.extend(namespace_of(&**slave)),
+                        Some((group, _)) => waiting.push(&group, true)?,
+                        None => receiving.try_extend(namespace_of(&**slave))?,
                     }
                 }
             }
             set.receiving = receiving;
         }
-        true
+        Ok(true)
     }
 
-    fn lock_namespaces(&self, set: &mut WriteSet<D>) {
+    fn lock_namespaces(&self, set: &mut WriteSet<D>) -> Result<(), NoMemory> {
         if let ([ns], true) = (&*self.namespaces, set.receiving.is_empty()) {
             set.lock_namespace(Arc::clone(ns));
             set.sort_homes();
-            return;
+            return Ok(());
         }
         let mut namespaces = core::mem::take(&mut set.receiving);
-        namespaces.extend(self.namespaces.iter().cloned());
+        namespaces.try_extend(self.namespaces.iter().cloned())?;
         // The same order for everybody.
         let turn = if planted("no_common_order") && platform::cpu() == 1 { u64::MAX } else { 0 };
         namespaces.sort_unstable_by_key(|ns| ns.id().0 ^ turn);
         namespaces.dedup_by_key(|ns| ns.id());
+        set.reserve_namespaces(namespaces.len())?;
         for ns in namespaces {
             set.lock_namespace(ns);
         }
         set.sort_homes();
+        Ok(())
     }
 }
 
@@ -192,20 +213,49 @@ impl<D: Dentry> Drop for LockPlan<D> {
     }
 }
 
-/// Groups by ascending stamp, without the ones that were popped already.
-struct StampHeap<D: Dentry>(alloc::collections::BTreeMap<(u64, bool), Arc<Group<D>>>);
+/// A group that is going to be locked, and whether its closure is.
+struct Wanted<D: Dentry> {
+    key: (u64, bool),
+    closure: bool,
+    group: Arc<Group<D>>,
+}
 
-impl<D: Dentry> StampHeap<D> {
-    fn new(groups: Vec<(Arc<Group<D>>, bool)>) -> Self {
-        StampHeap(groups.into_iter().map(|(group, closure)| ((group.stamp(), closure), group)).collect())
+impl<D: Dentry> Ord for Wanted<D> {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl<D: Dentry> PartialOrd for Wanted<D> {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<D: Dentry> PartialEq for Wanted<D> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl<D: Dentry> Eq for Wanted<D> {}
+
+/// Groups by ascending stamp, each popped once.
+struct Waiting<D: Dentry>(BinaryHeap<Reverse<Wanted<D>>>);
+
+impl<D: Dentry> Waiting<D> {
+    fn push(&mut self, group: &Arc<Group<D>>, closure: bool) -> Result<(), NoMemory> {
+        self.0.try_reserve(1).map_err(|_| NoMemory)?;
+        self.0.push(Reverse(Wanted { key: (group.stamp(), closure), closure, group: Arc::clone(group) }));
+        Ok(())
     }
 
-    fn push(&mut self, (group, closure): (Arc<Group<D>>, bool)) {
-        self.0.insert((group.stamp(), closure), group);
-    }
-
-    fn pop(&mut self) -> Option<(Arc<Group<D>>, bool)> {
-        self.0.pop_first().map(|((_, closure), group)| (group, closure))
+    fn pop(&mut self) -> Option<Wanted<D>> {
+        let Reverse(first) = self.0.pop()?;
+        while self.0.peek().is_some_and(|Reverse(next)| *next == first) {
+            self.0.pop();
+        }
+        Some(first)
     }
 }
 
@@ -222,11 +272,19 @@ pub struct WriteSet<D: Dentry> {
     /// Where the last look in `homes` ended.
     last_home: Cell<usize>,
     receiving: Vec<Arc<MntNamespace<D>>>,
+    /// Those who wait for changes of `namespaces`, to be woken after the unlock.
+    watchers: SmallVec<[Vec<Waker>; 2]>,
     ended: SmallVec<[Ended<D>; 2]>,
+    /// Those that are to come and have their room in `ended`.
+    ended_to_come: usize,
+    /// Retirements that `claims` are for.
+    retirements: usize,
     /// Tells this change's marks on mounts from others'; 0 while there are none.
     stamp: u64,
     /// Whose promises lists make to this change.
     pub(crate) plan: Plan,
+    /// What is retired after the change as well: dropped last.
+    claims: Claims,
 }
 
 /// A mount that left its tree in this change.
@@ -246,17 +304,23 @@ impl<D: Dentry> WriteSet<D> {
             homes: SmallVec::new(),
             last_home: Cell::new(0),
             receiving: Vec::new(),
+            watchers: SmallVec::new(),
             ended: SmallVec::new(),
+            ended_to_come: 0,
+            retirements: 0,
             stamp: 0,
             plan: Plan::default(),
+            claims: Claims::none(),
         }
     }
 
-    /// The write side of one namespace: all that a change without propagation needs.
+    /// The write side of one namespace: all that a change without propagation needs. Needs no memory.
     ///
     /// Context: not pinned; no lock held; may block.
     pub fn one(ns: &Arc<MntNamespace<D>>) -> Self {
         let mut set = Self::empty();
+        // Without, what it retires finds memory nearly always.
+        let _few = set.reserve_retirements(1);
         set.lock_namespace(Arc::clone(ns));
         set.sort_homes();
         set
@@ -276,16 +340,23 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// Also holds `ns`, which is younger than all that the set holds: a namespace that the caller just made, so
-    /// nobody else waits for it or holds it.
+    /// nobody else waits for it or holds it. Needs no memory.
     pub fn add_new(&mut self, ns: &Arc<MntNamespace<D>>) {
         assert!(self.namespaces.last().is_none_or(|last| last.id() < ns.id()), "lock order");
         self.lock_namespace(Arc::clone(ns));
         self.sort_homes();
     }
 
+    /// Room for `count` namespaces and a new one.
+    fn reserve_namespaces(&mut self, count: usize) -> Result<(), NoMemory> {
+        self.namespaces.make_room(count + 1)?;
+        self.homes.make_room(count + 1)?;
+        self.watchers.make_room(count + 1)
+    }
+
     fn sort_homes(&mut self) {
-        self.homes =
-            self.namespaces.iter().enumerate().map(|(at, ns)| (Arc::as_ptr(ns).addr(), at)).collect();
+        self.homes.clear();
+        self.homes.extend(self.namespaces.iter().enumerate().map(|(at, ns)| (Arc::as_ptr(ns).addr(), at)));
         self.homes.sort_unstable();
         self.last_home.set(0);
     }
@@ -318,19 +389,22 @@ impl<D: Dentry> WriteSet<D> {
         }
     }
 
-    fn lock_group(&mut self, group: Arc<Group<D>>) {
+    fn lock_group(&mut self, group: Arc<Group<D>>) -> Result<(), NoMemory> {
+        self.groups.make_room(1)?;
         group.lock.lock();
         if self.token == 0 {
             self.token = Arc::as_ptr(&group).addr();
         }
         group.holder.store(self.token, Ordering::Relaxed);
         self.groups.push(group);
+        Ok(())
     }
 
     /// Holds a group that nobody else knows yet; so its place in the order does not matter.
-    pub(crate) fn adopt_group(&mut self, group: Arc<Group<D>>) {
-        self.lock_group(Arc::clone(&group));
+    pub(crate) fn adopt_group(&mut self, group: Arc<Group<D>>) -> Result<(), NoMemory> {
+        self.lock_group(Arc::clone(&group))?;
         debug_assert!(self.group(&group).members.is_empty(), "somebody else knows the group");
+        Ok(())
     }
 
     /// Whether the set holds `ns`.
@@ -508,25 +582,47 @@ impl<D: Dentry> WriteSet<D> {
 
     /// `mount`, condemned and out of its tree, is dead.
     pub(crate) fn end_dead(&mut self, mount: Arc<Mount<D>>) {
-        self.ended.push(Ended::Dead(mount));
+        self.end_one(Ended::Dead(mount));
     }
 
     /// `mount`, marked DETACHED and out of its tree, lives on for its references.
     pub(crate) fn end_detached(&mut self, mount: Arc<Mount<D>>) {
-        self.ended.push(Ended::Detached(mount));
+        self.end_one(Ended::Detached(mount));
     }
 
     /// `mount`, which was detached before, has lost the parent that kept it going.
     pub(crate) fn end_disconnected(&mut self, mount: Arc<Mount<D>>) {
-        self.ended.push(Ended::Disconnected(mount));
+        self.end_one(Ended::Disconnected(mount));
     }
 
-    /// Makes room for `more` ended mounts.
+    fn end_one(&mut self, ended: Ended<D>) {
+        self.ended.push(ended);
+        self.ended_to_come = self.ended_to_come.saturating_sub(1);
+    }
+
+    /// Makes room for `more` mounts, or namespaces, that end in this change, besides those that it was said of before.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn reserve_ended(&mut self, more: usize) -> Result<(), crate::list::NoMemory> {
-        self.ended.try_reserve(more).map_err(|_| crate::list::NoMemory)
+    pub fn reserve_ended(&mut self, more: usize) -> Result<(), NoMemory> {
+        self.ended.make_room(self.ended_to_come + more)?;
+        self.ended_to_come += more;
+        // Its edge, the count of being in a tree, and that of being detached.
+        self.reserve_retirements(3 * more)
+    }
+
+    /// Makes sure that `more` retirements, besides those that it was said of before, find memory.
+    pub(crate) fn reserve_retirements(&mut self, more: usize) -> Result<(), NoMemory> {
+        if more == 0 {
+            return Ok(());
+        }
+        let before = if self.retirements == 0 { 0 } else { claims_for(self.retirements) };
+        let needed = claims_for(self.retirements + more) - before;
+        if needed != 0 {
+            self.claims.claim(needed)?;
+        }
+        self.retirements += more;
+        Ok(())
     }
 
     /// `ns`, without mounts, is gone: nothing can be attached to it any more.
@@ -544,7 +640,7 @@ impl<D: Dentry> WriteSet<D> {
     pub(crate) fn end_namespace_without_fragments(&mut self, ns: &Arc<MntNamespace<D>>) {
         let state = self.namespace(ns);
         if state.dissolved && state.fragments == 0 {
-            self.ended.push(Ended::Namespace(Arc::clone(ns)));
+            self.end_one(Ended::Namespace(Arc::clone(ns)));
         }
     }
 
@@ -564,10 +660,12 @@ impl<D: Dentry> Drop for WriteSet<D> {
         self.close_windows();
         self.release_mountpoints();
         let mut waits = false;
-        let mut watchers = Vec::new();
         for at in 0..self.namespaces.len() {
             let ns = Arc::clone(&self.namespaces[at]);
-            watchers.append(&mut ns.announce(&mut self.namespace_mut(&ns).announced));
+            let watchers = ns.announce(&mut self.namespace_mut(&ns).announced);
+            if !watchers.is_empty() {
+                self.watchers.push(watchers);
+            }
             let edges = &mut self.namespace_mut(&ns).edges;
             if edges.starved() {
                 edges.catch_up(&ns.table);
@@ -586,7 +684,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
             // SAFETY: locked by `lock_group`, unlocked here only.
             unsafe { group.lock.unlock() };
         }
-        watchers.into_iter().for_each(Waker::wake);
+        self.watchers.drain(..).flatten().for_each(Waker::wake);
         for ended in self.ended.drain(..) {
             match ended {
                 Ended::Dead(mount) => {
@@ -599,7 +697,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                         detached_into_raw(Arc::clone(&mount));
                         mount.is_sound();
                     }
-                    mount.settle();
+                    mount.settle_claimed();
                     if planted("detached_life_dropped") {
                         continue;
                     }
@@ -607,7 +705,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                     // for a reader that found the edge after that. This count lasts long enough for all.
                     pin().retire_arc(mount);
                 }
-                Ended::Disconnected(mount) => mount.settle(),
+                Ended::Disconnected(mount) => mount.settle_claimed(),
                 Ended::Namespace(ns) => {
                     // SAFETY: `MntNamespace::new` left this count behind, and `dissolved` changes once.
                     let life = unsafe { Arc::from_raw(Arc::as_ptr(&ns)) };

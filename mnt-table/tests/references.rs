@@ -69,11 +69,11 @@ fn roots_and_working_directories_count() {
     for path in ["/mnt", "/mnt/sub"] {
         chdir(&task, path);
         assert!(!world.umount(&mount), "a cwd at {path}");
-        let child = task.fork();
+        let child = task.fork().unwrap();
         chdir(&task, "/");
         assert!(!world.umount(&mount), "the child's cwd at {path}");
         drop(child);
-        let child = task.fork();
+        let child = task.fork().unwrap();
         chroot(&child, path);
         assert!(!world.umount(&mount), "a root at {path}");
         drop(child);
@@ -167,7 +167,7 @@ fn the_last_put_may_come_before_the_detach_has_returned() {
     let file = open(&task, "/mnt");
     let super_block = Arc::clone(mount.super_block());
     let mut set = WriteSet::one(&world.ns);
-    let going = set.subtree(&mount);
+    let going = set.subtree(&mount).unwrap();
     drop(mount);
     set.leave(&going[0], Leave::Detached, &pin());
     drop(going);

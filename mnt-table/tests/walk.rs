@@ -369,7 +369,7 @@ fn an_anchor_takes_everybody_along() {
     let inner = mkdirs(new.root(), "inner");
     let (task, away) = (world.task(), world.task());
     chdir(&away, "/sub");
-    let forked = task.fork();
+    let forked = task.fork().unwrap();
     let pivot = |from: &common::Mnt, to: &common::Mnt| {
         let mut set = WriteSet::one(&world.ns);
         set.prepare_anchors(from, to).unwrap();
@@ -392,7 +392,7 @@ fn an_anchor_takes_everybody_along() {
     for _ in 0..20 {
         pivot(&new, &world.root);
         assert!(leads(&task, "/new/inner", &inner));
-        let late = task.fork();
+        let late = task.fork().unwrap();
         pivot(&world.root, &new);
         assert!(leads(&late, "/inner", &inner));
     }

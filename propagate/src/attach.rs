@@ -17,12 +17,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use mnt_table::tree::Joint;
-use mnt_table::{Dentry, Guard, Kind, MntNamespace, Mount, UserNs, WriteSet, pin};
+use mnt_table::list::NoMemory;
+use mnt_table::memory::Grow;
+use mnt_table::tree::{Adoption, Joint};
+use mnt_table::{Dentry, Guard, Kind, MntNamespace, Mount, UserNs, WriteSet, memory, pin};
 use smallvec::SmallVec;
 
 use crate::copy_tree::{Inside, NewTree, Standing, Step, copy_tree, lock_tree, places};
-use crate::graph::{is_shared, missing_groups};
+use crate::graph::{is_shared, need_groups};
 use crate::receivers::{Receiver, receivers};
 use crate::{Error, Retry};
 
@@ -74,7 +76,7 @@ struct Copy<D: Dentry> {
 /// How a tree that is there already gets to its new place.
 struct Transfer<D: Dentry> {
     /// The edges inside it, if it comes from another namespace.
-    inner: Option<Vec<Joint<D>>>,
+    inner: Option<Adoption<D>>,
     /// What it goes beneath.
     beneath: Option<(Arc<Mount<D>>, Joint<D>)>,
 }
@@ -98,12 +100,12 @@ pub fn attach<D: Dentry>(
     let (moved, mut tree, mut steps) = match what {
         What::New(tree, steps) => (None, tree, steps),
         What::Move(mount) => {
-            let mounts = locks.subtree(&mount);
+            let mounts = locks.subtree(&mount)?;
             if shared && mounts.iter().any(|mount| locks.is_unbindable(mount)) {
                 return Err(Error::Invalid.into());
             }
-            let places = places(locks, &mounts);
-            let standing = mounts.iter().map(|mount| Standing::of(mount)).collect();
+            let places = places(locks, &mounts)?;
+            let standing = SmallVec::new();
             (
                 Some(mount),
                 NewTree { mounts: mounts.into(), places: places.into(), standing, inner: Vec::new() },
@@ -120,12 +122,10 @@ pub fn attach<D: Dentry>(
     if shared {
         if moved.is_some() {
             // They get groups, and slaves of theirs get copies as peers.
-            let missing = missing_groups(locks, &tree.mounts);
-            if !missing.is_empty() {
-                return Err(Retry::With(missing));
-            }
+            need_groups(locks, &tree.mounts)?;
+            tree.standing = memory::collect(tree.mounts.iter().map(|mount| Standing::of(locks, mount)))?;
         }
-        let receivers = receivers(locks, parent).map_err(|missing| Retry::With(alloc::vec![missing]))?;
+        let receivers = receivers(locks, parent)?;
         make_shared(locks, &ns, &mut tree, &mut steps)?;
         let delivery = Delivery { moved: moved.as_ref(), dentry, ns: &ns, fresh, rules };
         copies = plan_copies(locks, &receivers, &tree, &delivery, &mut steps)?;
@@ -144,13 +144,14 @@ pub fn attach<D: Dentry>(
         }
     };
 
-    // Nothing fails from here on.
     let delivered = copies.len();
     let visible = match &transfer {
         None => 1,
         Some(transfer) => usize::from(!adopted) + 1 + if transfer.beneath.is_some() { 2 } else { 0 },
     };
-    let arriving = arriving(locks, &ns, (tree.mounts.len(), visible), &copies);
+    let arriving = arriving(locks, &ns, (tree.mounts.len(), visible), &copies)?;
+
+    // Nothing fails from here on.
     for (ns, edges, _) in &arriving {
         locks.expect_edges(ns, *edges);
     }
@@ -229,7 +230,7 @@ fn make_shared<D: Dentry>(
     for (mount, standing) in tree.mounts.iter().zip(&mut tree.standing) {
         if standing.group.is_none() {
             let group = locks.new_group(ns, standing.master.as_deref())?;
-            steps.push(Step::Found(Arc::clone(&group), Arc::clone(mount)));
+            steps.try_push(Step::Found(Arc::clone(&group), Arc::clone(mount)))?;
             standing.group = Some(group);
         }
     }
@@ -255,16 +256,18 @@ fn plan_copies<D: Dentry>(
     steps: &mut Vec<Step<D>>,
 ) -> Result<Vec<Copy<D>>, Error> {
     let Delivery { moved, dentry, ns, fresh, rules } = delivery;
-    let without = without_namespace_files(tree);
+    let without = without_namespace_files(tree)?;
     let tree = without.as_ref().unwrap_or(tree);
     let mut copies: Vec<Copy<D>> = Vec::new();
     // Its upstream set, and its latest copy, of each set; they are counted in the order of visits.
-    let mut sets: Vec<(usize, Option<usize>)> = alloc::vec![(0, None)];
-    let mut pending: HashMap<_, usize> = HashMap::from([(ns.id(), *fresh)]);
+    let mut sets: Vec<(usize, Option<usize>)> = memory::collect([(0, None)])?;
+    let mut pending: HashMap<_, usize> = HashMap::default();
+    pending.try_reserve(1).map_err(|_| Error::NoMemory)?;
+    pending.insert(ns.id(), *fresh);
     let top = topmost(tree);
     for receiver in receivers {
         if receiver.set == sets.len() {
-            sets.push((receiver.upstream, None));
+            sets.try_push((receiver.upstream, None))?;
         }
         let home = Arc::clone(locks.namespace_of(&receiver.mount).expect("receivers are locked"));
         let shows = receiver.mount.root().is_ancestor_of(dentry, &pin());
@@ -274,6 +277,7 @@ fn plan_copies<D: Dentry>(
         if tree.root().root().mnt_namespace().is_some() {
             return Err(Error::Invalid);
         }
+        pending.try_reserve(1).map_err(|_| Error::NoMemory)?;
         let more = pending.entry(home.id()).or_insert(0);
         *more += tree.mounts.len();
         if locks.mounts_len(&home) + *more > rules.mounts_max {
@@ -306,20 +310,23 @@ fn plan_copies<D: Dentry>(
         };
         sets[receiver.set].1 = Some(copies.len());
         let locked = *home.owner() != rules.owner;
-        copies.push(Copy { tree: copy, root, beneath, locked });
+        copies.try_push(Copy { tree: copy, root, beneath, locked })?;
     }
     Ok(copies)
 }
 
 /// `tree` without files of mount namespaces and what is on them, which are delivered to nobody (rule T4); `None` if it has
 /// none but its root.
-fn without_namespace_files<D: Dentry>(tree: &NewTree<D>) -> Option<NewTree<D>> {
+///
+/// # Errors
+/// `ENOMEM`.
+fn without_namespace_files<D: Dentry>(tree: &NewTree<D>) -> Result<Option<NewTree<D>>, NoMemory> {
     let is_file = |mount: &Arc<Mount<D>>| mount.root().mnt_namespace().is_some();
     if !tree.mounts[1..].iter().any(is_file) {
-        return None;
+        return Ok(None);
     }
     // The new index of each mount that is kept.
-    let mut index: Vec<Option<usize>> = Vec::with_capacity(tree.mounts.len());
+    let mut index: Vec<Option<usize>> = Vec::new();
     let mut kept = NewTree {
         mounts: SmallVec::new(),
         places: SmallVec::new(),
@@ -332,17 +339,17 @@ fn without_namespace_files<D: Dentry>(tree: &NewTree<D>) -> Option<NewTree<D>> {
             Some((parent, dentry)) => match index[*parent] {
                 Some(parent) if !is_file(mount) => Some((parent, Arc::clone(dentry))),
                 _ => {
-                    index.push(None);
+                    index.try_push(None)?;
                     continue;
                 }
             },
         };
-        index.push(Some(kept.mounts.len()));
-        kept.mounts.push(Arc::clone(mount));
-        kept.places.push(inside);
-        kept.standing.push(standing.clone());
+        index.try_push(Some(kept.mounts.len()))?;
+        kept.mounts.try_push(Arc::clone(mount))?;
+        kept.places.try_push(inside)?;
+        kept.standing.try_push(standing.clone())?;
     }
-    Some(kept)
+    Ok(Some(kept))
 }
 
 /// What the mounts of `copy` will be beside those of `original`, which all are shared by then, or are slaves that nobody
@@ -359,21 +366,26 @@ fn relate<D: Dentry>(
     for ((from, standing), to) in original.mounts.iter().zip(&original.standing).zip(&copy.mounts) {
         let (from, to) = (|| Arc::clone(from), || Arc::clone(to));
         if sibling {
-            steps.push(Step::Join(from(), to()));
-            if standing.master.is_some() {
-                steps.push(Step::EnslaveBehind(from(), to()));
+            if let Some(group) = &standing.group {
+                locks.reserve_members(group, 1)?;
             }
-            copy.standing.push(standing.clone());
+            steps.try_push(Step::Join(from(), to()))?;
+            if let Some(member) = &standing.member {
+                locks.reserve_slaves(member, 1)?;
+                steps.try_push(Step::EnslaveBehind(from(), to()))?;
+            }
+            copy.standing.try_push(standing.clone())?;
             continue;
         }
-        steps.push(Step::Enslave(from(), to()));
+        locks.reserve_slaves(&from(), 1)?;
+        steps.try_push(Step::Enslave(from(), to()))?;
         let mut group = None;
         if shared {
             let new = locks.new_group(ns, standing.group.as_deref())?;
-            steps.push(Step::Found(Arc::clone(&new), to()));
+            steps.try_push(Step::Found(Arc::clone(&new), to()))?;
             group = Some(new);
         }
-        copy.standing.push(Standing { group, master: standing.group.clone() });
+        copy.standing.try_push(Standing { group, master: standing.group.clone(), member: Some(from()) })?;
     }
     Ok(())
 }
@@ -401,7 +413,7 @@ fn arriving<D: Dentry>(
     ns: &Arc<MntNamespace<D>>,
     own: (usize, usize),
     copies: &[Copy<D>],
-) -> SmallVec<[(Arc<MntNamespace<D>>, usize, usize); 1]> {
+) -> Result<SmallVec<[(Arc<MntNamespace<D>>, usize, usize); 1]>, NoMemory> {
     let mut arriving: SmallVec<[(Arc<MntNamespace<D>>, usize, usize); 1]> = SmallVec::new();
     arriving.push((Arc::clone(ns), own.0, own.1));
     for copy in copies {
@@ -410,7 +422,7 @@ fn arriving<D: Dentry>(
             Some((last, edges, visible)) if Arc::ptr_eq(last, home) => {
                 (*edges, *visible) = (*edges + copy.tree.mounts.len(), *visible + 1);
             }
-            _ => arriving.push((Arc::clone(home), copy.tree.mounts.len(), 1)),
+            _ => arriving.try_push((Arc::clone(home), copy.tree.mounts.len(), 1))?,
         }
     }
     arriving.sort_unstable_by_key(|(ns, ..)| ns.id());
@@ -421,5 +433,5 @@ fn arriving<D: Dentry>(
         }
         same
     });
-    arriving
+    Ok(arriving)
 }

@@ -29,7 +29,7 @@ pub fn place_beneath<D: Dentry>(
 /// caller's root, and `own` says whether `source` is in the caller's namespace.
 ///
 /// # Errors
-/// `EINVAL`. Also: missing locks.
+/// `EINVAL`; `ENOMEM`. Also: missing locks.
 pub fn may_go_beneath<D: Dentry>(
     locks: &WriteSet<D>,
     source: &Arc<Mount<D>>,
@@ -77,7 +77,7 @@ fn would_cover<D: Dentry>(
         }
         let Some(link) = here.master else { return Ok(false) };
         if !locks.holds_group(&link.group) {
-            return Err(Retry::With(alloc::vec![Missing::Group(link.group)]));
+            return Err(Retry::needs(Missing::Group(link.group)));
         }
         at = Arc::clone(&locks.group(&link.group).members.get(link.member).mount);
     }

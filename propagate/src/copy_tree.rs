@@ -7,11 +7,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
+use mnt_table::list::NoMemory;
+use mnt_table::memory::Grow;
 use mnt_table::tree::Joint;
-use mnt_table::{Dentry, Group, MntNamespace, Mount, MountFlags, MountSpec, WriteSet};
+use mnt_table::{Dentry, Group, MntNamespace, Mount, MountFlags, MountSpec, WriteSet, memory};
 use smallvec::{SmallVec, smallvec};
 
-use crate::graph::{enslave, enslave_after, found_group, join_after};
+use crate::graph::{enslave, enslave_after, found_group, join_after, master_of, need_groups};
 use crate::{Error, Retry};
 
 /// A change of the graph, to be made in the commit.
@@ -29,13 +31,10 @@ pub enum Step<D: Dentry> {
 }
 
 impl<D: Dentry> Step<D> {
-    /// Makes the change. Context: holds the groups that it names.
+    /// Makes the change. Context: holds the groups that it names; room was made for it.
     pub fn commit(self, locks: &mut WriteSet<D>) {
         match self {
-            Step::Found(group, mount) => {
-                locks.add_new_group(&group);
-                found_group(locks, &group, &mount);
-            }
+            Step::Found(group, mount) => found_group(locks, &group, &mount),
             Step::Join(original, copy) => join_after(locks, &original, &copy),
             Step::Enslave(master, slave) => enslave(locks, &master, &slave),
             Step::EnslaveBehind(original, copy) => enslave_after(locks, &original, &copy),
@@ -50,19 +49,22 @@ pub struct Standing<D: Dentry> {
     pub group: Option<Arc<Group<D>>>,
     /// The group of the master that it will have.
     pub master: Option<Arc<Group<D>>>,
+    /// That master.
+    pub member: Option<Arc<Mount<D>>>,
 }
 
 impl<D: Dentry> Clone for Standing<D> {
     fn clone(&self) -> Self {
-        Standing { group: self.group.clone(), master: self.master.clone() }
+        Standing { group: self.group.clone(), master: self.master.clone(), member: self.member.clone() }
     }
 }
 
 impl<D: Dentry> Standing<D> {
-    /// As it is now.
-    pub fn of(mount: &Mount<D>) -> Self {
+    /// As it is now. Context: holds the mount's groups.
+    pub fn of(locks: &WriteSet<D>, mount: &Mount<D>) -> Self {
         let here = mount.propagation();
-        Standing { group: here.peers.map(|(group, _)| group), master: here.master.map(|link| link.group) }
+        let master = here.master.map(|link| link.group);
+        Standing { group: here.peers.map(|(group, _)| group), master, member: master_of(locks, mount) }
     }
 }
 
@@ -87,7 +89,7 @@ impl<D: Dentry> NewTree<D> {
         NewTree {
             mounts: smallvec![mount],
             places: smallvec![None],
-            standing: smallvec![Standing { group: None, master: None }],
+            standing: smallvec![Standing { group: None, master: None, member: None }],
             inner: Vec::new(),
         }
     }
@@ -113,18 +115,18 @@ pub enum Extent {
 /// first.
 ///
 /// # Errors
-/// `EPERM`: a locked mount would be left out, and what it covers shown (rule T3).
+/// `EPERM`: a locked mount would be left out, and what it covers shown (rule T3). `ENOMEM`.
 pub fn members<D: Dentry>(
     locks: &WriteSet<D>,
     root: &Arc<Mount<D>>,
     dentry: &Arc<D>,
     extent: Extent,
 ) -> Result<Vec<Arc<Mount<D>>>, Error> {
-    let mut taken = alloc::vec![Arc::clone(root)];
+    let mut taken: Vec<_> = memory::collect([Arc::clone(root)])?;
     if extent == Extent::Root {
         return Ok(taken);
     }
-    let mut waiting = below(locks, root, dentry);
+    let mut waiting: Vec<_> = memory::collect(below(locks, root, dentry).cloned())?;
     waiting.reverse();
     while let Some(mount) = waiting.pop() {
         let wanted = match extent {
@@ -139,41 +141,48 @@ pub fn members<D: Dentry>(
             continue;
         }
         let before = waiting.len();
-        waiting.extend(locks.children(&mount).cloned());
+        waiting.try_extend(locks.children(&mount).cloned())?;
         waiting[before..].reverse();
-        taken.push(mount);
+        taken.try_push(mount)?;
     }
     Ok(taken)
 }
 
 /// The children of `mount` that are attached at or below `dentry`, in their order.
-fn below<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, dentry: &Arc<D>) -> Vec<Arc<Mount<D>>> {
+fn below<'a, D: Dentry>(
+    locks: &'a WriteSet<D>,
+    mount: &'a Arc<Mount<D>>,
+    dentry: &'a Arc<D>,
+) -> impl Iterator<Item = &'a Arc<Mount<D>>> {
     let guard = mnt_table::pin();
-    let inside = |child: &&Arc<Mount<D>>| {
+    locks.children(mount).filter(move |child| {
         Arc::ptr_eq(dentry, mount.root())
             || locks.mountpoint(child).is_some_and(|at| dentry.is_ancestor_of(at, &guard))
-    };
-    locks.children(mount).filter(inside).cloned().collect()
+    })
 }
 
 /// Whether a locked mount is attached to `mount` at or below `dentry`: without it, a copy would show what it covers.
 pub fn has_locked_children<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, dentry: &Arc<D>) -> bool {
-    below(locks, mount, dentry).iter().any(|child| locks.is_locked(child))
+    below(locks, mount, dentry).any(|child| locks.is_locked(child))
 }
 
 /// Where each of `mounts`, which are parents first as [`members`] returns them, is attached among them.
-pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Vec<Inside<D>> {
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn places<D: Dentry>(locks: &WriteSet<D>, mounts: &[Arc<Mount<D>>]) -> Result<Vec<Inside<D>>, NoMemory> {
     if mounts.len() == 1 {
-        return alloc::vec![None];
+        return memory::collect([None]);
     }
-    let index: HashMap<u64, usize> =
-        mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)).collect();
+    let mut index: HashMap<u64, usize> = HashMap::default();
+    index.try_reserve(mounts.len()).map_err(|_| NoMemory)?;
+    index.extend(mounts.iter().enumerate().map(|(at, mount)| (mount.unique_id(), at)));
     let inside = |mount: &Arc<Mount<D>>| {
         let parent = locks.parent(mount).expect("it is below the first");
         let on = locks.mountpoint(mount).expect("it is below the first");
         (index[&parent.unique_id()], Arc::clone(on))
     };
-    mounts.iter().enumerate().map(|(at, mount)| (at != 0).then(|| inside(mount))).collect()
+    memory::collect(mounts.iter().enumerate().map(|(at, mount)| (at != 0).then(|| inside(mount))))
 }
 
 /// Copies `originals`, attached among themselves at `places`, into `ns`. The copy's root has the root dentry `root`, and is
@@ -190,12 +199,12 @@ pub fn copy_tree<D: Dentry>(
 ) -> Result<NewTree<D>, Error> {
     let mut tree = NewTree {
         mounts: SmallVec::new(),
-        places: places.into(),
+        places: memory::collect(places.iter().cloned())?,
         standing: SmallVec::new(),
         inner: Vec::new(),
     };
-    tree.mounts.try_reserve_exact(originals.len()).map_err(|_| Error::NoMemory)?;
-    tree.inner.try_reserve_exact(originals.len().saturating_sub(1)).map_err(|_| Error::NoMemory)?;
+    tree.mounts.make_room(originals.len())?;
+    tree.inner.make_room(originals.len().saturating_sub(1))?;
     for (original, place) in originals.iter().zip(places) {
         let spec = MountSpec {
             root: Arc::clone(if place.is_none() { root } else { original.root() }),
@@ -216,25 +225,31 @@ pub fn copy_tree<D: Dentry>(
 }
 
 /// The copies of `tree` will be siblings of the real mounts `originals`.
+///
+/// # Errors
+/// `ENOMEM`.
 pub fn make_siblings<D: Dentry>(
-    locks: &WriteSet<D>,
+    locks: &mut WriteSet<D>,
     originals: &[Arc<Mount<D>>],
     tree: &mut NewTree<D>,
     steps: &mut Vec<Step<D>>,
-) {
+) -> Result<(), NoMemory> {
     for (original, copy) in originals.iter().zip(&tree.mounts) {
-        let standing = Standing::of(original);
-        if standing.group.is_some() {
-            steps.push(Step::Join(Arc::clone(original), Arc::clone(copy)));
+        let standing = Standing::of(locks, original);
+        if let Some(group) = &standing.group {
+            locks.reserve_members(group, 1)?;
+            steps.try_push(Step::Join(Arc::clone(original), Arc::clone(copy)))?;
         }
-        if standing.master.is_some() {
-            steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
+        if let Some(member) = &standing.member {
+            locks.reserve_slaves(member, 1)?;
+            steps.try_push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)))?;
         }
         if locks.is_unbindable(original) {
-            steps.push(Step::Unbindable(Arc::clone(copy)));
+            steps.try_push(Step::Unbindable(Arc::clone(copy)))?;
         }
-        tree.standing.push(standing);
+        tree.standing.try_push(standing)?;
     }
+    Ok(())
 }
 
 /// Originals with their copies.
@@ -243,23 +258,27 @@ pub type Pairs<D> = Vec<(Arc<Mount<D>>, Arc<Mount<D>>)>;
 /// The copies of `tree` will receive from the real mounts `originals`, and not send (rule T6): those of shared mounts as
 /// their slaves, those of slaves beside them.
 fn make_slaves<D: Dentry>(
-    locks: &WriteSet<D>,
+    locks: &mut WriteSet<D>,
     originals: &[Arc<Mount<D>>],
     tree: &mut NewTree<D>,
     steps: &mut Vec<Step<D>>,
-) {
+) -> Result<(), NoMemory> {
     for (original, copy) in originals.iter().zip(&tree.mounts) {
-        let standing = Standing::of(original);
-        if standing.group.is_some() {
-            steps.push(Step::Enslave(Arc::clone(original), Arc::clone(copy)));
-        } else if standing.master.is_some() {
-            steps.push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)));
+        let Standing { group, mut master, mut member } = Standing::of(locks, original);
+        if let Some(group) = group {
+            locks.reserve_slaves(original, 1)?;
+            steps.try_push(Step::Enslave(Arc::clone(original), Arc::clone(copy)))?;
+            (master, member) = (Some(group), Some(Arc::clone(original)));
+        } else if let Some(member) = &member {
+            locks.reserve_slaves(member, 1)?;
+            steps.try_push(Step::EnslaveBehind(Arc::clone(original), Arc::clone(copy)))?;
         }
         if locks.is_unbindable(original) {
-            steps.push(Step::Unbindable(Arc::clone(copy)));
+            steps.try_push(Step::Unbindable(Arc::clone(copy)))?;
         }
-        tree.standing.push(Standing { group: None, master: standing.group.or(standing.master) });
+        tree.standing.try_push(Standing { group: None, master, member })?;
     }
+    Ok(())
 }
 
 /// Locks a tree that came from a namespace with another owner (7.3): what is set of the attributes of each mount, and all
@@ -299,19 +318,20 @@ pub fn clone_namespace<D: Dentry>(
 ) -> Result<Pairs<D>, Retry<D>> {
     let Some(root) = locks.root(from).cloned() else { return Err(Error::Invalid.into()) };
     let mounts = members(locks, &root, root.root(), Extent::All)?;
-    let missing = crate::graph::missing_groups(locks, &mounts);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
-    }
-    let places = places(locks, &mounts);
+    need_groups(locks, &mounts)?;
+    let places = places(locks, &mounts)?;
     let mut tree = copy_tree(locks, &mounts, &places, root.root(), to)?;
     let mut steps = Vec::new();
     let less_privileged = from.owner() != to.owner();
     if less_privileged {
-        make_slaves(locks, &mounts, &mut tree, &mut steps);
+        make_slaves(locks, &mounts, &mut tree, &mut steps)?;
     } else {
-        make_siblings(locks, &mounts, &mut tree, &mut steps);
+        make_siblings(locks, &mounts, &mut tree, &mut steps)?;
     }
+    let mut pairs: Pairs<D> = Vec::new();
+    pairs.make_room(mounts.len())?;
+
+    // Nothing fails from here on.
     steps.into_iter().for_each(|step| step.commit(locks));
     if less_privileged {
         lock_tree(locks, &tree.mounts);
@@ -322,5 +342,6 @@ pub fn clone_namespace<D: Dentry>(
     for (copy, joint) in tree.mounts[1..].iter().zip(tree.inner) {
         locks.attach(copy, joint, &guard);
     }
-    Ok(mounts.into_iter().zip(tree.mounts).collect())
+    pairs.extend(mounts.into_iter().zip(tree.mounts));
+    Ok(pairs)
 }

@@ -1,7 +1,7 @@
 //! Edits of the propagation graph: rings, slave lists, and the type of a mount.
 //!
-//! All of these run under the lock of the mount's namespace and of every group that they name; [`missing_groups`] tells
-//! beforehand which are not held. The places at which members and slaves are inserted are Linux's, because they become
+//! All of these run under the lock of the mount's namespace and of every group that they name; [`need_groups`] tells
+//! beforehand which are not held, and room for who comes is made in the plan. The places at which members and slaves are inserted are Linux's, because they become
 //! visible as the order in which copies are made:
 //!
 //! - a clone that is a peer stands right behind its original in the ring;
@@ -12,8 +12,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use mnt_table::group::{MasterLink, Member};
 use mnt_table::list::{List, NoMemory, Slot};
+use mnt_table::memory::Grow;
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet, pin};
 
 use crate::copy_tree::has_locked_children;
@@ -32,18 +34,21 @@ pub enum PropagationType {
     Unbindable,
 }
 
-/// The groups that a change of `mounts`' places in the graph touches and that `locks` does not hold.
-pub fn missing_groups<'a, D: Dentry>(
+/// Makes sure that `locks` holds the groups that a change of `mounts`' places in the graph touches.
+///
+/// # Errors
+/// Those that it does not hold; `ENOMEM`.
+pub fn need_groups<'a, D: Dentry>(
     locks: &WriteSet<D>,
     mounts: impl IntoIterator<Item = &'a Arc<Mount<D>>>,
-) -> Vec<Missing<D>> {
+) -> Result<(), Retry<D>> {
     let mut missing = Vec::new();
     for mount in mounts {
         let here = mount.propagation();
         let groups = here.peers.map(|(group, _)| group).into_iter().chain(here.master.map(|link| link.group));
-        missing.extend(groups.filter(|group| !locks.holds_group(group)).map(Missing::Group));
+        missing.try_extend(groups.filter(|group| !locks.holds_group(group)).map(Missing::Group))?;
     }
-    missing
+    if missing.is_empty() { Ok(()) } else { Err(Retry::With(missing)) }
 }
 
 /// Whether `mount` is shared.
@@ -53,14 +58,14 @@ pub fn is_shared<D: Dentry>(mount: &Mount<D>) -> bool {
 
 /// Puts `mount` alone in `group`, which is new.
 pub fn found_group<D: Dentry>(locks: &mut WriteSet<D>, group: &Arc<Group<D>>, mount: &Arc<Mount<D>>) {
-    let slot = locks.group_mut(group).members.push_back(member(mount));
+    let slot = locks.group_mut(group).members.push_back(Member::new(mount));
     mount.set_peers(Some((Arc::clone(group), slot)));
 }
 
 /// Makes `copy` a peer of `original`, right behind it.
 pub fn join_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, copy: &Arc<Mount<D>>) {
     let (group, slot) = original.propagation().peers.expect("the original is shared");
-    let slot = locks.group_mut(&group).members.insert_after(slot, member(copy));
+    let slot = locks.group_mut(&group).members.insert_after(slot, Member::new(copy));
     copy.set_peers(Some((group, slot)));
 }
 
@@ -128,25 +133,60 @@ fn master_that_stays<D: Dentry>(
     }
 }
 
+/// Who gets the slaves of `mount`, which is at `slot` in the ring of `group`: the next peer that `stays`, else the first up
+/// the chain of masters that does. The former is returned by itself, too.
+#[expect(clippy::type_complexity, reason = "two members of groups")]
+fn heirs<D: Dentry>(
+    locks: &WriteSet<D>,
+    mount: &Mount<D>,
+    (group, slot): (&Arc<Group<D>>, Slot),
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
+) -> (Option<(Arc<Group<D>>, Slot)>, Option<(Arc<Group<D>>, Slot)>) {
+    let stays = |mount: &Mount<D>| stays(locks, mount);
+    let heir = next_that_stays(&locks.group(group).members, slot, stays);
+    let heir = heir.map(|slot| (Arc::clone(group), slot));
+    let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
+    (heir, to)
+}
+
 /// Takes `mount` out of its ring. Its slaves go to the next peer that `stays`, else to the first up the chain of masters
 /// that does, else they lose theirs. Returns that next peer, as a member of the group.
+///
+/// The plan made room for the slaves ([`reserve_heirs`]).
 pub fn leave_group<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Mount<D>,
     stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
 ) -> Option<(Arc<Group<D>>, Slot)> {
     let (group, slot) = mount.propagation().peers?;
-    let (heir, to) = {
-        let stays = |mount: &Mount<D>| stays(locks, mount);
-        let heir = next_that_stays(&locks.group(&group).members, slot, stays);
-        let heir = heir.map(|slot| (Arc::clone(&group), slot));
-        let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
-        (heir, to)
-    };
+    let (heir, to) = heirs(locks, mount, (&group, slot), stays);
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
     hand_over(locks, slaves, to.as_ref());
     heir
+}
+
+/// Makes room for the slaves of `mounts`, all of which are going to leave the graph, at those that `stay` and get them.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn reserve_heirs<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mounts: &[Arc<Mount<D>>],
+    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
+) -> Result<(), NoMemory> {
+    for mount in mounts {
+        let Some((group, slot)) = mount.propagation().peers else { continue };
+        let slaves = locks.group(&group).members.get(slot).slaves.len();
+        if slaves == 0 {
+            continue;
+        }
+        if let (_, Some((group, member))) = heirs(locks, mount, (&group, slot), &stays) {
+            let heir = Arc::clone(&locks.group(&group).members.get(member).mount);
+            locks.reserve_slaves(&heir, slaves)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives `slaves` to another master, as a block in front of its own; or takes their master away.
@@ -164,26 +204,47 @@ fn hand_over<D: Dentry>(
     }
 }
 
-/// Changes the type of one mount. Context: holds its namespace and its groups ([`missing_groups`]).
+/// Changes the types of `mounts`, parents first, all or none. Context: holds their namespace.
 ///
 /// # Errors
-/// `ENOMEM`, only for [`PropagationType::Shared`].
+/// `ENOMEM`. Also: missing locks.
+pub fn change_types<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    mounts: &[Arc<Mount<D>>],
+    to: PropagationType,
+) -> Result<(), Retry<D>> {
+    need_groups(locks, mounts)?;
+    if to == PropagationType::Shared {
+        let mut founders = Vec::new();
+        for mount in mounts.iter().filter(|mount| !is_shared(mount)) {
+            let ns = Arc::clone(locks.namespace_of(mount).expect("the mount's namespace is locked"));
+            let master = mount.propagation().master.map(|link| link.group);
+            let group = locks.new_group(&ns, master.as_deref())?;
+            founders.try_push((group, mount))?;
+        }
+        founders.iter().for_each(|(group, mount)| found_group(locks, group, mount));
+        mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
+        return Ok(());
+    }
+    Changes::default().reserve(locks, mounts, to)?;
+    mounts.iter().for_each(|mount| unshare(locks, mount, to));
+    Ok(())
+}
+
+/// Changes the type of one mount: as [`change_types`].
+///
+/// # Errors
+/// As [`change_types`].
 pub fn change_type<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Arc<Mount<D>>,
     to: PropagationType,
-) -> Result<(), NoMemory> {
-    if to == PropagationType::Shared {
-        if !is_shared(mount) {
-            let ns = Arc::clone(locks.namespace_of(mount).expect("the mount's namespace is locked"));
-            let master = mount.propagation().master.map(|link| link.group);
-            let group = locks.new_group(&ns, master.as_deref())?;
-            locks.add_new_group(&group);
-            found_group(locks, &group, mount);
-        }
-        locks.set_unbindable(mount, false);
-        return Ok(());
-    }
+) -> Result<(), Retry<D>> {
+    change_types(locks, core::slice::from_ref(mount), to)
+}
+
+/// Makes `mount` a slave, private or unbindable. [`Changes`] made room for that.
+fn unshare<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, to: PropagationType) {
     let was_shared = is_shared(mount);
     let heir = leave_group(locks, mount, |_, _| true);
     if to == PropagationType::Slave {
@@ -199,44 +260,81 @@ pub fn change_type<D: Dentry>(
         if was_shared {
             locks.set_unbindable(mount, false);
         }
-        return Ok(());
+        return;
     }
     free_from_master(locks, mount);
     locks.set_unbindable(mount, to == PropagationType::Unbindable);
-    Ok(())
 }
 
-/// Changes the type of all of `mounts`, parents first, or of none. Context: holds their namespaces.
-///
-/// # Errors
-/// `ENOMEM`. Also: missing locks.
-pub fn change_types<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mounts: &[Arc<Mount<D>>],
-    to: PropagationType,
-) -> Result<(), Retry<D>> {
-    let missing = missing_groups(locks, mounts);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
+/// What a sequence of [`unshare`]s is going to do: in it, the heir of one mount may be the next to leave.
+struct Changes<D: Dentry> {
+    /// Those that will have left their group, and to whom their slaves will have gone.
+    left: HashMap<u64, Option<Arc<Mount<D>>>>,
+    /// How many slaves mounts will have got.
+    got: HashMap<u64, usize>,
+}
+
+impl<D: Dentry> Default for Changes<D> {
+    fn default() -> Self {
+        Changes { left: HashMap::default(), got: HashMap::default() }
     }
-    let mut founders = Vec::new();
-    if to == PropagationType::Shared {
-        for mount in mounts.iter().filter(|mount| !is_shared(mount)) {
-            let ns = Arc::clone(locks.namespace_of(mount).expect("the mount's namespace is locked"));
-            let master = mount.propagation().master.map(|link| link.group);
-            founders.try_reserve(1).map_err(|_| Error::NoMemory)?;
-            founders.push((locks.new_group(&ns, master.as_deref())?, mount));
+}
+
+impl<D: Dentry> Changes<D> {
+    /// Makes room for the slaves of each of `mounts`, and for itself as a slave, where they will go in turn.
+    fn reserve(
+        mut self,
+        locks: &mut WriteSet<D>,
+        mounts: &[Arc<Mount<D>>],
+        to: PropagationType,
+    ) -> Result<(), NoMemory> {
+        for mount in mounts {
+            let master = self.master(locks, mount);
+            let mut heir = None;
+            if let Some((group, slot)) = mount.propagation().peers {
+                let members = &locks.group(&group).members;
+                let stays = |mount: &Mount<D>| !self.left.contains_key(&mount.unique_id());
+                let next = next_that_stays(members, slot, stays);
+                heir = next.map(|slot| Arc::clone(&members.get(slot).mount));
+                let own = members.get(slot).slaves.len();
+                let slaves = own + self.got.get(&mount.unique_id()).unwrap_or(&0);
+                let gets = heir.clone().or_else(|| master.clone());
+                if let Some(gets) = gets.as_ref().filter(|_| slaves != 0) {
+                    self.give(locks, gets, slaves)?;
+                }
+                self.left.try_reserve(1).map_err(|_| NoMemory)?;
+                self.left.insert(mount.unique_id(), gets);
+            }
+            if to == PropagationType::Slave
+                && let Some(master) = heir.or(master)
+            {
+                self.give(locks, &master, 1)?;
+            }
         }
+        Ok(())
     }
-    // Nothing fails from here on.
-    for (group, mount) in founders {
-        locks.add_new_group(&group);
-        found_group(locks, &group, mount);
+
+    /// Who `mount`'s master will be when its turn comes.
+    fn master(&self, locks: &WriteSet<D>, mount: &Mount<D>) -> Option<Arc<Mount<D>>> {
+        let mut at = master_of(locks, mount)?;
+        while let Some(next) = self.left.get(&at.unique_id()) {
+            at = Arc::clone(next.as_ref()?);
+        }
+        Some(at)
     }
-    for mount in mounts {
-        change_type(locks, mount, to)?;
+
+    fn give(&mut self, locks: &mut WriteSet<D>, to: &Mount<D>, slaves: usize) -> Result<(), NoMemory> {
+        locks.reserve_slaves(to, slaves)?;
+        self.got.try_reserve(1).map_err(|_| NoMemory)?;
+        *self.got.entry(to.unique_id()).or_insert(0) += slaves;
+        Ok(())
     }
-    Ok(())
+}
+
+/// The mount that `mount` receives from. Context: holds its group.
+pub fn master_of<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> Option<Arc<Mount<D>>> {
+    let link = mount.propagation().master?;
+    Some(Arc::clone(&locks.group(&link.group).members.get(link.member).mount))
 }
 
 /// `to` takes over the group and the master of `from`: it becomes its peer, and its master's slave beside it
@@ -246,7 +344,8 @@ pub fn change_types<D: Dentry>(
 ///
 /// # Errors
 /// `EINVAL`: not of one superblock; `to` shows what `from` does not, or what a locked mount on `from` covers; `to` is
-/// shared, a slave, or unbindable (as from Linux 7.0 on); `from` is neither shared nor a slave. Also: missing locks.
+/// shared, a slave, or unbindable (as from Linux 7.0 on); `from` is neither shared nor a slave. `ENOMEM`. Also: missing
+/// locks.
 pub fn set_group<D: Dentry>(
     locks: &mut WriteSet<D>,
     from: &Arc<Mount<D>>,
@@ -266,9 +365,12 @@ pub fn set_group<D: Dentry>(
     if source.peers.is_none() && source.master.is_none() {
         return Err(Error::Invalid.into());
     }
-    let missing = missing_groups(locks, [from]);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
+    need_groups(locks, [from])?;
+    if let Some(master) = master_of(locks, from) {
+        locks.reserve_slaves(&master, 1)?;
+    }
+    if let Some((group, _)) = &source.peers {
+        locks.reserve_members(group, 1)?;
     }
     if source.master.is_some() {
         enslave_after(locks, from, to);
@@ -280,7 +382,7 @@ pub fn set_group<D: Dentry>(
 }
 
 /// A mount that leaves its tree leaves the graph. Its slaves go to the next peer that `stays`, or up the chain of
-/// masters.
+/// masters: the plan made room for them ([`reserve_heirs`]).
 pub fn leave_graph<D: Dentry>(
     locks: &mut WriteSet<D>,
     mount: &Mount<D>,
@@ -288,8 +390,4 @@ pub fn leave_graph<D: Dentry>(
 ) {
     leave_group(locks, mount, stays);
     free_from_master(locks, mount);
-}
-
-fn member<D: Dentry>(mount: &Arc<Mount<D>>) -> Member<D> {
-    Member { mount: Arc::clone(mount), slaves: List::new() }
 }

@@ -5,6 +5,9 @@
 //! a namespace which is not locked says which ([`Retry`]); [`with_locks`] drops everything and starts again with them.
 //! A private operation finds all it needs under its own namespace's lock, at the first try.
 //!
+//! What a plan allocates can be refused, and what a commit puts anywhere has its room from the plan ([`mnt_table::memory`]):
+//! so without memory an operation fails as a whole.
+//!
 //! | module | Linux | what |
 //! |---|---|---|
 //! | [`graph`] | `fs/pnode.c` | joining and leaving rings and slave lists; changing a mount's type |
@@ -37,7 +40,7 @@ use mnt_table::attributes::AttributeError;
 use mnt_table::dentry::RegisterError;
 use mnt_table::list::NoMemory;
 use mnt_table::reclaim::OverLimit;
-use mnt_table::{Dentry, LockPlan, Missing, WriteSet};
+use mnt_table::{Dentry, LockPlan, Missing, WriteSet, memory};
 
 /// Why a change of the tree was refused; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,16 @@ pub enum Retry<D: Dentry> {
     Failed(Error),
 }
 
+impl<D: Dentry> Retry<D> {
+    /// `missing` is needed too.
+    pub fn needs(missing: Missing<D>) -> Self {
+        match memory::collect([missing]) {
+            Ok(missing) => Retry::With(missing),
+            Err(NoMemory) => Retry::Failed(Error::NoMemory),
+        }
+    }
+}
+
 impl<D: Dentry, E: Into<Error>> From<E> for Retry<D> {
     fn from(error: E) -> Self {
         Retry::Failed(error.into())
@@ -109,13 +122,13 @@ impl<D: Dentry, E: Into<Error>> From<E> for Retry<D> {
 /// Context: not pinned; no lock held; may block.
 ///
 /// # Errors
-/// Those of `change`.
+/// Those of `change`; `ENOMEM`.
 pub fn with_locks<D: Dentry, R>(
     mut plan: LockPlan<D>,
     mut change: impl FnMut(&mut WriteSet<D>) -> Result<R, Retry<D>>,
 ) -> Result<R, Error> {
     loop {
-        let mut locks = plan.lock();
+        let mut locks = plan.lock()?;
         match change(&mut locks) {
             Ok(result) => return Ok(result),
             Err(Retry::Failed(error)) => return Err(error),

@@ -11,8 +11,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashSet;
-use mnt_table::list::Slot;
+use mnt_table::list::{NoMemory, Slot};
+use mnt_table::memory::{self, Grow};
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
+
+use crate::Retry;
 
 /// A receiver.
 pub struct Receiver<D: Dentry> {
@@ -40,10 +43,10 @@ struct Frame<D: Dentry> {
 ///
 /// # Errors
 /// Its group is not locked; the closure will be needed if it has some.
-pub fn has_receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<bool, Missing<D>> {
+pub fn has_receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<bool, Retry<D>> {
     let Some((group, first)) = sender.propagation().peers else { return Ok(false) };
     if !locks.holds_group(&group) {
-        return Err(Missing::Receivers(group));
+        return Err(Retry::needs(Missing::Receivers(group)));
     }
     let members = &locks.group(&group).members;
     Ok(members.len() > 1 || !members.get(first).slaves.is_empty())
@@ -52,11 +55,11 @@ pub fn has_receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Resul
 /// All receivers of `sender`, without itself.
 ///
 /// # Errors
-/// The closure is not locked yet.
-pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Vec<Receiver<D>>, Missing<D>> {
+/// The closure is not locked yet; `ENOMEM`.
+pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Vec<Receiver<D>>, Retry<D>> {
     let Some((group, first)) = sender.propagation().peers else { return Ok(Vec::new()) };
     if !locks.holds_group(&group) {
-        return Err(Missing::Receivers(group));
+        return Err(Retry::needs(Missing::Receivers(group)));
     }
     let members = &locks.group(&group).members;
     if members.len() == 1 && members.get(first).slaves.is_empty() {
@@ -64,11 +67,13 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     }
     let own = Arc::clone(&group);
     let mut found = Vec::new();
-    let mut seen: HashSet<u64> = HashSet::from([group.stamp()]);
+    let mut seen: HashSet<u64> = HashSet::default();
+    seen.try_reserve(1).map_err(|_| NoMemory)?;
+    seen.insert(group.stamp());
     let mut sets = 1;
-    visit(locks, &group, first, 0, 0, &mut found);
+    visit(locks, &group, first, 0, 0, &mut found)?;
     found.remove(0); // the sender itself
-    let mut stack = Vec::from([frame(locks, group, 0, first)]);
+    let mut stack: Vec<_> = memory::collect([frame(locks, group, 0, first)])?;
     while let Some(top) = stack.last_mut() {
         let members = &locks.group(&top.group).members;
         let Some(place) = top.slave else {
@@ -86,16 +91,17 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
         let upstream = top.set;
         match slave.propagation().peers {
             None => {
-                found.push(Receiver { mount: Arc::clone(slave), set: sets, upstream, shared: false });
+                found.try_push(Receiver { mount: Arc::clone(slave), set: sets, upstream, shared: false })?;
                 sets += 1;
             }
             Some((group, slot)) => {
                 if !locks.holds_group(&group) {
-                    return Err(Missing::Receivers(group));
+                    return Err(Retry::needs(Missing::Receivers(group)));
                 }
+                seen.try_reserve(1).map_err(|_| NoMemory)?;
                 if seen.insert(group.stamp()) {
-                    visit(locks, &group, slot, sets, upstream, &mut found);
-                    stack.push(frame(locks, group, sets, slot));
+                    visit(locks, &group, slot, sets, upstream, &mut found)?;
+                    stack.try_push(frame(locks, group, sets, slot))?;
                     sets += 1;
                 }
             }
@@ -109,19 +115,19 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
 /// for counterparts.
 ///
 /// # Errors
-/// The closure is not locked yet.
+/// The closure is not locked yet; `ENOMEM`.
 pub fn depth_first<D: Dentry>(
     locks: &WriteSet<D>,
     sender: &Mount<D>,
-) -> Result<Vec<Arc<Mount<D>>>, Missing<D>> {
+) -> Result<Vec<Arc<Mount<D>>>, Retry<D>> {
     let Some((group, first)) = sender.propagation().peers else { return Ok(Vec::new()) };
     if !locks.holds_group(&group) {
-        return Err(Missing::Receivers(group));
+        return Err(Retry::needs(Missing::Receivers(group)));
     }
     let mut found = Vec::new();
     let mut at = first;
     loop {
-        let mut stack = Vec::from([frame(locks, Arc::clone(&group), 0, at)]);
+        let mut stack: Vec<_> = memory::collect([frame(locks, Arc::clone(&group), 0, at)])?;
         while let Some(top) = stack.last_mut() {
             let slaves = &locks.group(&top.group).members.get(top.member).slaves;
             let Some(place) = top.slave else {
@@ -130,12 +136,12 @@ pub fn depth_first<D: Dentry>(
             };
             let slave = slaves.get(place);
             top.slave = slaves.next(place);
-            found.push(Arc::clone(slave));
+            found.try_push(Arc::clone(slave))?;
             if let Some((group, slot)) = slave.propagation().peers {
                 if !locks.holds_group(&group) {
-                    return Err(Missing::Receivers(group));
+                    return Err(Retry::needs(Missing::Receivers(group)));
                 }
-                stack.push(frame(locks, group, 0, slot));
+                stack.try_push(frame(locks, group, 0, slot))?;
             }
         }
         let members = &locks.group(&group).members;
@@ -143,7 +149,7 @@ pub fn depth_first<D: Dentry>(
         if at == first {
             break;
         }
-        found.push(Arc::clone(&members.get(at).mount));
+        found.try_push(Arc::clone(&members.get(at).mount))?;
     }
     are_held(locks, &group, found.iter())?;
     Ok(found)
@@ -154,11 +160,11 @@ fn are_held<'a, D: Dentry>(
     locks: &WriteSet<D>,
     group: &Arc<Group<D>>,
     mut found: impl Iterator<Item = &'a Arc<Mount<D>>>,
-) -> Result<(), Missing<D>> {
+) -> Result<(), Retry<D>> {
     if found.all(|mount| locks.namespace_of(mount).is_some()) {
         return Ok(());
     }
-    Err(Missing::Receivers(Arc::clone(group)))
+    Err(Retry::needs(Missing::Receivers(Arc::clone(group))))
 }
 
 fn frame<D: Dentry>(locks: &WriteSet<D>, group: Arc<Group<D>>, set: usize, first: Slot) -> Frame<D> {
@@ -173,15 +179,15 @@ fn visit<D: Dentry>(
     set: usize,
     upstream: usize,
     found: &mut Vec<Receiver<D>>,
-) {
+) -> Result<(), NoMemory> {
     let members = &locks.group(group).members;
     let mut at = first;
     loop {
         let mount = Arc::clone(&members.get(at).mount);
-        found.push(Receiver { mount, set, upstream, shared: true });
+        found.try_push(Receiver { mount, set, upstream, shared: true })?;
         at = members.next_in_ring(at);
         if at == first {
-            return;
+            return Ok(());
         }
     }
 }

@@ -22,11 +22,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::{HashMap, HashSet};
+use mnt_table::list::NoMemory;
+use mnt_table::memory::Grow;
 use mnt_table::tree::{Joint, Leave};
-use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, memory, pin};
 use smallvec::SmallVec;
 
-use crate::graph::{is_shared, leave_graph, missing_groups};
+use crate::graph::{is_shared, leave_graph, need_groups, reserve_heirs};
 use crate::receivers::{depth_first, has_receivers};
 use crate::{Error, Retry};
 
@@ -51,6 +53,8 @@ struct Plan<D: Dentry> {
     sliding: Vec<(Arc<Mount<D>>, Joint<D>)>,
     /// What is not locked any more.
     unlocked: Vec<Arc<Mount<D>>>,
+    /// How many edges change in each namespace.
+    changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]>,
 }
 
 /// Removes `mount` alone: it and its counterparts must be idle. Returns the number of counterparts that went along.
@@ -62,15 +66,14 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
         return Err(Error::Busy.into());
     }
     if concerns_nobody_else(locks, mount)? {
-        locks.reserve_ended(1)?;
+        reserve_alone(locks, mount)?;
         if !locks.condemn_if_idle(core::slice::from_ref(mount)) {
             return Err(Error::Busy.into());
         }
         leave_alone(locks, mount, Leave::Dead);
         return Ok(0);
     }
-    let removed = alloc::vec![Arc::clone(mount)];
-    let plan = plan(locks, removed, true)?;
+    let plan = plan(locks, memory::collect([Arc::clone(mount)])?, true)?;
     if !locks.condemn_if_idle(&plan.leaving) {
         return Err(Error::Busy.into());
     }
@@ -84,11 +87,11 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 /// `ENOMEM`. Also: missing locks.
 pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
     if locks.is_leaf(mount) && concerns_nobody_else(locks, mount)? {
-        locks.reserve_ended(1)?;
+        reserve_alone(locks, mount)?;
         leave_alone(locks, mount, Leave::Detached);
         return Ok(0);
     }
-    let removed = locks.subtree(mount);
+    let removed = locks.subtree(mount)?;
     let own = removed.len();
     let plan = plan(locks, removed, true)?;
     Ok(commit(locks, plan, Manner::Lazily) - own)
@@ -100,7 +103,9 @@ pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 /// # Errors
 /// `ENOMEM`. Also: missing locks.
 pub fn dissolve<D: Dentry>(locks: &mut WriteSet<D>, ns: &Arc<MntNamespace<D>>) -> Result<usize, Retry<D>> {
-    let removed = locks.root(ns).cloned().map_or(Vec::new(), |root| locks.subtree(&root));
+    let removed = locks.root(ns).map_or(Ok(Vec::new()), |root| locks.subtree(root))?;
+    // The namespace itself.
+    locks.reserve_ended(1)?;
     let plan = plan(locks, removed, false)?;
     let manner = if ns.kind() == Kind::Anonymous { Manner::AsOne } else { Manner::Lazily };
     let gone = commit(locks, plan, manner);
@@ -118,21 +123,24 @@ pub fn detach_from<D: Dentry>(
     ns: &Arc<MntNamespace<D>>,
     dentry: &Arc<D>,
 ) -> Result<usize, Retry<D>> {
+    let here: Vec<_> = memory::collect(locks.mounts_on(ns, dentry).cloned())?;
     let mut removed = Vec::new();
-    let (attached, connected): (Vec<_>, Vec<_>) =
-        locks.mounts_on(ns, dentry).into_iter().partition(|mount| locks.is_attached(mount));
-    locks.reserve_ended(connected.len())?;
-    for mount in attached {
-        removed.extend(locks.subtree(&mount));
+    for mount in here.iter().filter(|mount| locks.is_attached(mount)) {
+        removed.try_extend(locks.subtree(mount)?)?;
     }
     // One may be below another.
     let mut seen = HashSet::new();
+    seen.try_reserve(removed.len()).map_err(|_| Error::NoMemory)?;
     removed.retain(|mount| seen.insert(mount.unique_id()));
+    // Those that are connected here, or will be; and the namespace, if it is gone and they are the last.
+    locks.reserve_ended(here.len() + 1)?;
     let plan = plan(locks, removed, false)?;
     let gone = commit(locks, plan, Manner::AsOne);
     let guard = pin();
-    for mount in locks.mounts_on(ns, dentry) {
-        locks.disconnect(&mount, &guard);
+    for mount in &here {
+        if locks.namespace_of(mount).is_some() && locks.parent(mount).is_some() {
+            locks.disconnect(mount, &guard);
+        }
     }
     Ok(gone)
 }
@@ -140,15 +148,21 @@ pub fn detach_from<D: Dentry>(
 /// Whether the end of `mount`, a leaf, has no counterparts: the usual case, for which no plan is needed.
 ///
 /// # Errors
-/// Missing locks, of its own groups as well.
+/// Missing locks, of its own groups as well; `ENOMEM`.
 fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<bool, Retry<D>> {
     if let Some(parent) = locks.parent(mount)
-        && has_receivers(locks, parent).map_err(|closure| Retry::With(alloc::vec![closure]))?
+        && has_receivers(locks, parent)?
     {
         return Ok(false);
     }
-    let missing = missing_groups(locks, [mount]);
-    if missing.is_empty() { Ok(true) } else { Err(Retry::With(missing)) }
+    need_groups(locks, [mount])?;
+    Ok(true)
+}
+
+/// Makes room for [`leave_alone`].
+fn reserve_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<(), NoMemory> {
+    locks.reserve_ended(1)?;
+    reserve_heirs(locks, core::slice::from_ref(mount), |_, _| true)
 }
 
 /// Removes a leaf that concerns nobody else: one edge, so no window.
@@ -191,14 +205,12 @@ fn plan<D: Dentry>(
     let (candidates, unlocked) =
         if propagates { candidates(locks, &removed)? } else { (Vec::new(), Vec::new()) };
     for candidate in &candidates {
-        decide(locks, candidate);
+        decide(locks, candidate)?;
     }
     let mut leaving = removed;
-    leave_in_order(locks, &mut leaving, candidates);
-    let missing = missing_groups(locks, &leaving);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
-    }
+    leave_in_order(locks, &mut leaving, candidates)?;
+    need_groups(locks, &leaving)?;
+    reserve_heirs(locks, &leaving, |locks, mount| !goes(locks, mount))?;
     locks.reserve_ended(leaving.len())?;
     let mut sliding = Vec::new();
     let mut nested = false;
@@ -212,10 +224,11 @@ fn plan<D: Dentry>(
         let parent = Arc::clone(locks.parent(bottom).expect("only attached mounts have counterparts"));
         let dentry = Arc::clone(locks.mountpoint(bottom).expect("it has a parent"));
         let joint = locks.prepare(&upper, &parent, &dentry)?;
-        sliding.push((upper, joint));
+        sliding.try_push((upper, joint))?;
     }
-    let going = if nested { Some(children_first(locks, &leaving)) } else { None };
-    Ok(Plan { leaving, going, sliding, unlocked })
+    let going = if nested { Some(children_first(locks, &leaving)?) } else { None };
+    let changes = changes(locks, going.as_ref().unwrap_or(&leaving), &sliding)?;
+    Ok(Plan { leaving, going, sliding, unlocked, changes })
 }
 
 /// Adds to `leaving` those of `candidates`, from the last, that go, in the order in which they leave the graph: first
@@ -225,7 +238,7 @@ fn leave_in_order<D: Dentry>(
     locks: &mut WriteSet<D>,
     leaving: &mut Vec<Arc<Mount<D>>>,
     candidates: Vec<Arc<Mount<D>>>,
-) {
+) -> Result<(), NoMemory> {
     let locked = |locks: &WriteSet<D>, mount: &Mount<D>| {
         locks.is_locked(mount) && locks.marks(mount) & mark::UNLOCKED == 0
     };
@@ -236,10 +249,10 @@ fn leave_in_order<D: Dentry>(
         }
         if !locked(locks, &mount) && locks.children(&mount).all(|child| goes(locks, child)) {
             locks.mark(&mount, mark::GOES);
-            leaving.push(mount);
+            leaving.try_push(mount)?;
         } else {
             locks.mark(&mount, mark::WAITS);
-            later.push(mount);
+            later.try_push(mount)?;
         }
     }
     for mount in later {
@@ -247,7 +260,7 @@ fn leave_in_order<D: Dentry>(
         let mut at = Some(mount);
         while let Some(mount) = at.clone().filter(|mount| locks.marks(mount) & mark::WAITS != 0) {
             at = locks.parent(&mount).cloned();
-            chain.push(mount);
+            chain.try_push(mount)?;
         }
         let end = if at.is_some_and(|above| goes(locks, &above)) {
             chain.len()
@@ -257,9 +270,10 @@ fn leave_in_order<D: Dentry>(
         for mount in chain.drain(..end) {
             locks.unmark(&mount, mark::WAITS);
             locks.mark(&mount, mark::GOES);
-            leaving.push(mount);
+            leaving.try_push(mount)?;
         }
     }
+    Ok(())
 }
 
 /// The lowest mount of the stack of those that go that `mount`, which goes, is in.
@@ -272,16 +286,22 @@ fn bottom<'a, D: Dentry>(locks: &'a WriteSet<D>, mount: &'a Arc<Mount<D>>) -> &'
 }
 
 /// `leaving` with children before parents.
-fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> Vec<Arc<Mount<D>>> {
+fn children_first<D: Dentry>(
+    locks: &WriteSet<D>,
+    leaving: &[Arc<Mount<D>>],
+) -> Result<Vec<Arc<Mount<D>>>, NoMemory> {
     // How many children of each are still to come.
-    let mut children: HashMap<u64, usize> = leaving.iter().map(|mount| (mount.unique_id(), 0)).collect();
+    let mut children: HashMap<u64, usize> = HashMap::default();
+    children.try_reserve(leaving.len()).map_err(|_| NoMemory)?;
+    children.extend(leaving.iter().map(|mount| (mount.unique_id(), 0)));
     for parent in leaving.iter().filter_map(|mount| locks.parent(mount)) {
         if let Some(count) = children.get_mut(&parent.unique_id()) {
             *count += 1;
         }
     }
-    let mut going: Vec<_> =
-        leaving.iter().filter(|mount| children[&mount.unique_id()] == 0).cloned().collect();
+    let mut going = Vec::new();
+    going.make_room(leaving.len())?;
+    going.extend(leaving.iter().filter(|mount| children[&mount.unique_id()] == 0).cloned());
     let mut next = 0;
     while let Some(mount) = going.get(next) {
         next += 1;
@@ -292,7 +312,34 @@ fn children_first<D: Dentry>(locks: &WriteSet<D>, leaving: &[Arc<Mount<D>>]) -> 
             going.push(Arc::clone(parent));
         }
     }
-    going
+    Ok(going)
+}
+
+/// How many edges change in each namespace.
+#[expect(clippy::type_complexity, reason = "a list of pairs")]
+fn changes<D: Dentry>(
+    locks: &WriteSet<D>,
+    going: &[Arc<Mount<D>>],
+    sliding: &[(Arc<Mount<D>>, Joint<D>)],
+) -> Result<SmallVec<[(Arc<MntNamespace<D>>, usize); 1]>, NoMemory> {
+    let mut changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]> = SmallVec::new();
+    for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
+        let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
+        match changes.last_mut() {
+            // Those of one namespace come one after the other, mostly.
+            Some((last, count)) if Arc::ptr_eq(last, ns) => *count += 1,
+            _ => changes.try_push((Arc::clone(ns), 1))?,
+        }
+    }
+    changes.sort_unstable_by_key(|(ns, _)| ns.id());
+    changes.dedup_by(|next, kept| {
+        let same = Arc::ptr_eq(&next.0, &kept.0);
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
+    Ok(changes)
 }
 
 /// The counterparts of `removed` in the receivers of their parents, each once; and those of the first, which is the top,
@@ -310,20 +357,21 @@ fn candidates<D: Dentry>(
         let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
         let receivers = match depth_first(locks, &parent) {
             Ok(receivers) => receivers,
-            Err(closure) => {
-                missing.push(closure);
+            Err(Retry::With(closure)) => {
+                missing.try_extend(closure)?;
                 continue;
             }
+            Err(failed) => return Err(failed),
         };
         for receiver in &receivers {
             let Some(counterpart) = locks.child_at(receiver, &on) else { continue };
             if index == 0 && locks.is_locked(&counterpart) {
                 locks.mark(&counterpart, mark::UNLOCKED);
-                unlocked.push(Arc::clone(&counterpart));
+                unlocked.try_push(Arc::clone(&counterpart))?;
             }
             if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) == 0 {
                 locks.mark(&counterpart, mark::CANDIDATE);
-                found.push(counterpart);
+                found.try_push(counterpart)?;
             }
         }
     }
@@ -331,11 +379,12 @@ fn candidates<D: Dentry>(
 }
 
 /// Decides whether `candidate`, and every candidate below it, could go, children first, without recursion.
-fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) {
+fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) -> Result<(), NoMemory> {
     if locks.is_leaf(candidate) {
-        return locks.mark(candidate, mark::DECIDED | mark::WILLING | mark::WHOLLY);
+        locks.mark(candidate, mark::DECIDED | mark::WILLING | mark::WHOLLY);
+        return Ok(());
     }
-    let mut waiting = alloc::vec![(Arc::clone(candidate), false)];
+    let mut waiting: Vec<_> = memory::collect([(Arc::clone(candidate), false)])?;
     while let Some((mount, children_decided)) = waiting.pop() {
         let marks = locks.marks(&mount);
         if marks & mark::DECIDED != 0 {
@@ -345,8 +394,8 @@ fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) {
             // It stays; what is below it is no concern of those above it.
             locks.mark(&mount, mark::DECIDED);
         } else if !children_decided {
-            waiting.push((Arc::clone(&mount), true));
-            waiting.extend(locks.children(&mount).map(|child| (Arc::clone(child), false)));
+            waiting.try_push((Arc::clone(&mount), true))?;
+            waiting.try_extend(locks.children(&mount).map(|child| (Arc::clone(child), false)))?;
         } else {
             let wholly = |child: &Arc<Mount<D>>| locks.marks(child) & mark::WHOLLY != 0;
             let on_root = |child: &Arc<Mount<D>>| {
@@ -364,33 +413,17 @@ fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) {
             locks.mark(&mount, marks);
         }
     }
+    Ok(())
 }
 
 /// Removes them. Returns how many.
 fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
-    let Plan { leaving, going, sliding, unlocked } = plan;
+    let Plan { leaving, going, sliding, unlocked, changes } = plan;
     unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
     for mount in &leaving {
         leave_graph(locks, mount, |locks, peer| !goes(locks, peer));
     }
     let going = going.unwrap_or(leaving);
-    let mut changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]> = SmallVec::new();
-    for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
-        let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
-        match changes.last_mut() {
-            // Those of one namespace come one after the other, mostly.
-            Some((last, count)) if Arc::ptr_eq(last, ns) => *count += 1,
-            _ => changes.push((Arc::clone(ns), 1)),
-        }
-    }
-    changes.sort_unstable_by_key(|(ns, _)| ns.id());
-    changes.dedup_by(|next, kept| {
-        let same = Arc::ptr_eq(&next.0, &kept.0);
-        if same {
-            kept.1 += next.1;
-        }
-        same
-    });
     let guard = pin();
     for (ns, count) in &changes {
         if *count > 1 {

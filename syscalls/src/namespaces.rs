@@ -59,7 +59,7 @@ pub fn unshare<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<(), Er
     to.iter().for_each(|to| kernel.namespaces().add(to));
     kernel.unshare_others(flags & !(abi::CLONE_FS | abi::CLONE_NEWNS | abi::CLONE_NEWUSER))?;
     if flags & (abi::CLONE_FS | abi::CLONE_NEWUSER) != 0 {
-        task.unshare_fs();
+        task.unshare_fs()?;
     }
     if let Some(to) = to {
         copy(task, &to)?;
@@ -82,7 +82,7 @@ pub fn clone<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<Task<D>,
     let task = kernel.task();
     let credentials = new_credentials(task, flags)?;
     let to = new_namespace(task, &credentials, flags)?;
-    let child = if shares_fs { task.fork_sharing_fs() } else { task.fork() };
+    let child = if shares_fs { task.fork_sharing_fs() } else { task.fork()? };
     if let Some(to) = to {
         kernel.namespaces().add(&to);
         copy(&child, &to)?;

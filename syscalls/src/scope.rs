@@ -20,7 +20,7 @@ pub(crate) fn home<D: Dentry>(
     match locks.namespace_of(mount) {
         Some(ns) => Ok(locks.is_attached(mount).then(|| Arc::clone(ns))),
         None => match namespace_of(&**mount) {
-            Some(ns) => Err(Retry::With(alloc::vec![Missing::Namespace(ns)])),
+            Some(ns) => Err(Retry::needs(Missing::Namespace(ns))),
             None => Ok(None),
         },
     }

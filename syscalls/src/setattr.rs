@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 use mnt_table::attributes::Attributes;
-use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet};
+use mnt_table::{Dentry, Kind, LockPlan, Mount, MountFlags, SuperBlock, UserNs, WriteSet, memory};
 use propagate::graph::{PropagationType, change_types};
 use propagate::{Error, with_locks};
 
@@ -164,7 +164,7 @@ pub(crate) fn apply<D: Dentry, K: Kernel<D>>(
         if !own && anonymous_root(locks, &at.0)?.is_none() {
             return Err(Error::Invalid.into()); // 13
         }
-        let mounts = if recursive { locks.subtree(&at.0) } else { alloc::vec![Arc::clone(&at.0)] };
+        let mounts = if recursive { locks.subtree(&at.0)? } else { memory::collect([Arc::clone(&at.0)])? };
         let changes = checked(kernel, locks, &mounts, change)?;
         locks.set_attributes(&changes, |locks| match change.propagation {
             Some(to) => change_types(locks, &mounts, to),

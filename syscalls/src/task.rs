@@ -5,12 +5,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use mnt_table::arc_cell::ArcCell;
-use mnt_table::place::Stale;
+use mnt_table::place::PlaceError;
 use mnt_table::sync::Mutex;
 use mnt_table::walk::{Last, walk};
-use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, pin};
+use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, memory, pin};
 use propagate::umount::dissolve;
-use propagate::with_locks;
+use propagate::{Error, with_locks};
 
 use crate::credentials::Capabilities;
 use crate::detached::until_memory;
@@ -33,8 +33,8 @@ pub struct SharedFs<D: Dentry> {
 }
 
 impl<D: Dentry> SharedFs<D> {
-    fn new(fs: FsStruct<D>) -> Arc<Self> {
-        Arc::new(SharedFs { fs, tasks: AtomicUsize::new(1) })
+    fn new(fs: FsStruct<D>) -> Result<Arc<Self>, Errno> {
+        Ok(memory::arc(SharedFs { fs, tasks: AtomicUsize::new(1) }).map_err(Error::from)?)
     }
 }
 
@@ -52,8 +52,9 @@ impl<D: Dentry> Task<D> {
     /// # Errors
     /// `ENOENT`: an umount of that mount fails at this moment, or has succeeded.
     pub fn new(ns: &Arc<MntNamespace<D>>, path: &PathRef<D>) -> Result<Self, Errno> {
-        let fs = FsStruct::new(path).map_err(|Stale| Errno::ENOENT)?;
-        Ok(Self::from_parts(SharedFs::new(fs), Arc::clone(ns), Arc::new(Credentials::ROOT)))
+        let fs = FsStruct::new(path).map_err(cannot_stand)?;
+        let credentials = memory::arc(Credentials::ROOT).map_err(Error::from)?;
+        Ok(Self::from_parts(SharedFs::new(fs)?, Arc::clone(ns), credentials))
     }
 
     fn from_parts(fs: Arc<SharedFs<D>>, ns: Arc<MntNamespace<D>>, credentials: Arc<Credentials>) -> Self {
@@ -62,9 +63,12 @@ impl<D: Dentry> Task<D> {
     }
 
     /// A task in the same places, with the same credentials (fork(2)).
-    pub fn fork(&self) -> Self {
-        let fs = SharedFs::new(self.fs().fork());
-        Self::from_parts(fs, self.namespace(), self.credentials())
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn fork(&self) -> Result<Self, Errno> {
+        let fs = SharedFs::new(self.fs().fork().map_err(Error::from)?)?;
+        Ok(Self::from_parts(fs, self.namespace(), self.credentials()))
     }
 
     /// As [`Task::fork`], with one root and working directory for both (clone(2) with `CLONE_FS`).
@@ -87,11 +91,15 @@ impl<D: Dentry> Task<D> {
     }
 
     /// Root and working directory of its own from here on.
-    pub(crate) fn unshare_fs(&self) {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn unshare_fs(&self) -> Result<(), Errno> {
         if self.shares_fs() {
-            let own = SharedFs::new(self.fs().fork());
+            let own = SharedFs::new(self.fs().fork().map_err(Error::from)?)?;
             self.replace_fs(own);
         }
+        Ok(())
     }
 
     fn replace_fs(&self, fs: Arc<SharedFs<D>>) {
@@ -103,17 +111,17 @@ impl<D: Dentry> Task<D> {
     /// Goes to `ns`, where `root` and `cwd` are; without one of them it stays where it is.
     ///
     /// # Errors
-    /// `ENOENT`: as [`Task::new`]; nothing was changed.
+    /// `ENOENT`: as [`Task::new`]; nothing was changed. `ENOMEM`.
     pub(crate) fn enter(
         &self,
         ns: &Arc<MntNamespace<D>>,
         root: Option<&PathRef<D>>,
         cwd: Option<&PathRef<D>>,
     ) -> Result<(), Errno> {
-        let fs = self.fs().fork();
+        let fs = self.fs().fork().map_err(Error::from)?;
         let moved = root.map_or(Ok(()), |root| fs.set_root(root));
-        moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(|Stale| Errno::ENOENT)?;
-        self.replace_fs(SharedFs::new(fs));
+        moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(cannot_stand)?;
+        self.replace_fs(SharedFs::new(fs)?);
         ns.get_user();
         leave(&self.ns.swap(Arc::clone(ns), &pin()));
         Ok(())
@@ -200,12 +208,14 @@ impl<D: Dentry> Task<D> {
     fn stand(
         &self,
         find: impl Fn() -> Result<PathRef<D>, Errno>,
-        set: impl Fn(&PathRef<D>) -> Result<(), Stale>,
+        set: impl Fn(&PathRef<D>) -> Result<(), PlaceError>,
     ) -> Result<(), Errno> {
         loop {
-            // Stale: an umount of that mount fails at this moment.
-            if set(&find()?).is_ok() {
-                return Ok(());
+            match set(&find()?) {
+                Ok(()) => return Ok(()),
+                // An umount of that mount fails at this moment.
+                Err(PlaceError::Stale) => {}
+                Err(error) => return Err(cannot_stand(error)),
             }
         }
     }
@@ -217,6 +227,14 @@ impl<D: Dentry> Drop for Task<D> {
         // Relaxed: as in `fork_sharing_fs`.
         self.fs().tasks.fetch_sub(1, Ordering::Relaxed);
         leave(&self.namespace());
+    }
+}
+
+/// What a task is told that cannot stand somewhere.
+fn cannot_stand(error: PlaceError) -> Errno {
+    match error {
+        PlaceError::Stale => Errno::ENOENT,
+        PlaceError::NoMemory => Errno::ENOMEM,
     }
 }
 

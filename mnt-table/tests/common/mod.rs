@@ -160,7 +160,7 @@ impl World {
     /// Detaches `mount` and all below it lazily.
     pub(crate) fn detach(&self, mount: &Mnt) {
         let mut set = WriteSet::one(&self.ns);
-        let going = set.subtree(mount);
+        let going = set.subtree(mount).unwrap();
         let guard = pin();
         if going.len() > 1 {
             set.begin(&self.ns, &guard);

@@ -24,7 +24,7 @@ use mnt_table::{
     WriteSet, pin,
 };
 use propagate::receivers::depth_first;
-use propagate::{Retry, with_locks};
+use propagate::with_locks;
 use syscalls::abi::dispatch;
 use syscalls::credentials::Capabilities;
 use syscalls::file_system::SuperFlags;
@@ -220,7 +220,7 @@ impl Model {
             let (Some(parent), Some(on)) = (locks.parent(&mount), locks.mountpoint(&mount)) else {
                 return Ok(false);
             };
-            let receivers = depth_first(locks, parent).map_err(|missing| Retry::With(vec![missing]))?;
+            let receivers = depth_first(locks, parent)?;
             let counterparts = receivers.iter().filter_map(|receiver| locks.child_at(receiver, on));
             Ok(counterparts.into_iter().any(|counterpart| {
                 let children = locks.children(&counterpart).count();

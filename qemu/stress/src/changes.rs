@@ -238,11 +238,10 @@ impl Writer<'_> {
 
     /// A copy of the namespace: made private, pivoted into a new root, left.
     fn private_copy(&mut self, task: &Task<TmpDentry>, pick: usize) {
-        let copy = task.fork();
-        if copy.unshare_mounts().is_err() {
+        let Some(copy) = task.fork().ok().filter(|copy| copy.unshare_mounts().is_ok()) else {
             self.done.failed += 1;
             return;
-        }
+        };
         self.done.namespace_clones += 1;
         self.set_type(&copy, "/", abi::MS_PRIVATE | abi::MS_REC);
         let root = format!("{}/p", cell_path(pick % OPEN_CELLS));
@@ -267,7 +266,10 @@ impl Writer<'_> {
             return Ok(());
         }
         let mut result = Ok(());
-        let copy = task.fork();
+        let Ok(copy) = task.fork() else {
+            self.done.failed += 1;
+            return result;
+        };
         let copied =
             copy.unshare_mounts().is_ok() && self.set_type(&copy, "/", abi::MS_PRIVATE | abi::MS_REC);
         self.done.namespace_clones += u64::from(copied);

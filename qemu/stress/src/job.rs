@@ -156,7 +156,7 @@ impl Run<'_> {
         let mut writer = Writer { world, arenas, covers, files, done };
         while self.env.now_ns() < end {
             let place = rng.random_range(0..world.places.len());
-            let task = world.places[place].walker.fork();
+            let task = world.places[place].walker.fork().expect("there is memory");
             if index.is_multiple_of(2) {
                 let held = reader.hold(&task, &mut rng);
                 for _ in 0..LOOKUPS_PER_TASK {
@@ -303,6 +303,6 @@ impl Run<'_> {
 /// A mount of `ns` that is not one of `original`, whose parent is.
 fn foreign(ns: &Arc<MntNamespace<TmpDentry>>, original: &BTreeSet<u64>) -> Option<Arc<Mount<TmpDentry>>> {
     let mut plan = LockPlan::new(ns);
-    let locks = plan.lock();
+    let locks = plan.lock().expect("there is memory");
     locks.mounts(ns).find(|mount| !original.contains(&mount.unique_id())).cloned()
 }

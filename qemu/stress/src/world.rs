@@ -358,7 +358,6 @@ fn relate(
                 let stamp =
                     above.as_ref().and_then(|mount| mount.propagation().peers).map(|(group, _)| group);
                 let new = locks.new_group(&ns, stamp.as_deref())?;
-                locks.add_new_group(&new);
                 found_group(locks, &new, first);
                 // Each stands behind the one before it, and in the master's list too: the last one first.
                 let mut last = first;

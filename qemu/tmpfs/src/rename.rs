@@ -141,5 +141,5 @@ pub fn rename(
 
 /// Whether something is mounted on `dentry` in `ns`. Locks `ns` if anybody mounts there.
 fn is_mounted_in(ns: &Arc<MntNamespace<TmpDentry>>, dentry: &Arc<TmpDentry>) -> bool {
-    dentry.mounted_here().is_mountpoint() && !WriteSet::one(ns).mounts_on(ns, dentry).is_empty()
+    dentry.mounted_here().is_mountpoint() && WriteSet::one(ns).mounts_on(ns, dentry).next().is_some()
 }

@@ -2,16 +2,19 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use mnt_table::UserNs;
 use mnt_table::dentry::{ActiveMounts, Dentry, SuperBlock};
+use mnt_table::list::NoMemory;
+use mnt_table::memory::{self, Claims, Grow};
 use mnt_table::reclaim::{self, pin};
 use mnt_table::sync::Mutex;
+use smallvec::SmallVec;
 
 use crate::FsError;
-use crate::dentry::{TmpDentry, What};
+use crate::dentry::{DirEntry, TmpDentry, What};
 use crate::stats::{self, Shard};
 
 /// What a superblock is made of.
@@ -159,35 +162,55 @@ impl SuperBlock for TmpSuperBlock {
     }
 
     /// Takes the tree apart: marks every directory removed, unlinks every entry and forgets every place, so that all of
-    /// it is free after one grace period but for what somebody still has a handle of.
+    /// it is free after one grace period but for what somebody still has a handle of. Waits for the memory that it needs.
     ///
     /// # Panics
     /// When it is called twice.
     fn shutdown(&self) {
         assert!(!self.shut_down.swap(true, Ordering::AcqRel), "a superblock is shut down once");
-        let mut waiting: Vec<Arc<TmpDentry>> = self.root().into_iter().collect();
-        while let Some(directory) = waiting.pop() {
-            let Ok((entries, writer)) = directory.directory() else { continue };
-            let guard = pin();
-            let mut writer = writer.lock();
-            // From here on nothing is added.
-            directory.set_removed();
-            let found: Vec<_> = writer.entries().collect();
-            for entry in found {
-                // SAFETY: linked, and not removed before the call below.
-                let child = Arc::clone(unsafe { entry.as_ref() }.child());
-                child.place().set(None, &guard);
-                // SAFETY: found linked under this lock, and removed once.
-                unsafe { writer.remove(entries, entry, &guard) };
-                if child.is_dir() {
-                    waiting.push(child);
-                } else {
-                    child.set_removed();
-                }
-            }
-            drop(writer);
-            drop(guard);
+        let Some(root) = self.root() else { return };
+        let mut waiting = Waiting { directories: SmallVec::new(), found: SmallVec::new() };
+        waiting.directories.push(root);
+        while let Some(directory) = waiting.directories.pop() {
+            memory::until(|| waiting.empty(&directory));
             reclaim::relieve();
         }
+    }
+}
+
+/// What is yet to be taken apart.
+struct Waiting {
+    directories: SmallVec<[Arc<TmpDentry>; 4]>,
+    /// The entries of one directory.
+    found: SmallVec<[NonNull<DirEntry>; 8]>,
+}
+
+impl Waiting {
+    /// Takes the entries out of `directory`, or none of them.
+    fn empty(&mut self, directory: &TmpDentry) -> Result<(), NoMemory> {
+        let Ok((entries, writer)) = directory.directory() else { return Ok(()) };
+        let mut claims = Claims::none();
+        let guard = pin();
+        let mut writer = writer.lock();
+        // From here on nothing is added.
+        directory.set_removed();
+        self.directories.make_room(writer.len())?;
+        self.found.make_room(writer.len())?;
+        // An entry and a place each.
+        reclaim::claim(&mut claims, 2 * writer.len())?;
+        self.found.extend(writer.entries());
+        for entry in self.found.drain(..) {
+            // SAFETY: linked, and not removed before the call below.
+            let child = Arc::clone(unsafe { entry.as_ref() }.child());
+            child.place().set(None, &guard);
+            // SAFETY: found linked under this lock, and removed once.
+            unsafe { writer.remove(entries, entry, &guard) };
+            if child.is_dir() {
+                self.directories.push(child);
+            } else {
+                child.set_removed();
+            }
+        }
+        Ok(())
     }
 }

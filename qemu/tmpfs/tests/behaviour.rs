@@ -252,7 +252,7 @@ fn a_mountpoint_in_the_callers_namespace_is_busy() {
     assert_eq!(root.rmdir(b"dir", &own).unwrap_err(), FsError::Busy);
     // The refusals left no trace: the directory can be mounted on.
     let set = WriteSet::one(&own);
-    assert_eq!(set.mounts_on(&own, &dir).len(), 1);
+    assert_eq!(set.mounts_on(&own, &dir).count(), 1);
     assert!(!dir.is_removed());
 }
 

@@ -8,7 +8,7 @@ use propagate::attach::{Place, What, attach, topmost};
 use propagate::copy_tree::{
     Extent, NewTree, Step, copy_tree, has_locked_children, make_siblings, members, places,
 };
-use propagate::graph::missing_groups;
+use propagate::graph::need_groups;
 use propagate::pivot_root::Position;
 use propagate::{Error, Retry, with_locks};
 
@@ -76,13 +76,10 @@ pub(crate) fn copy<D: Dentry>(
         return Err(Error::Invalid.into());
     }
     let originals = members(locks, mount, dentry, extent)?;
-    let missing = missing_groups(locks, &originals);
-    if !missing.is_empty() {
-        return Err(Retry::With(missing));
-    }
-    let inside = places(locks, &originals);
+    need_groups(locks, &originals)?;
+    let inside = places(locks, &originals)?;
     let mut tree = copy_tree(locks, &originals, &inside, dentry, to)?;
     let mut steps = Vec::new();
-    make_siblings(locks, &originals, &mut tree, &mut steps);
+    make_siblings(locks, &originals, &mut tree, &mut steps)?;
     Ok((tree, steps))
 }

@@ -1,10 +1,8 @@
 //! Changes of the propagation type (3.8).
 
-use alloc::sync::Arc;
-
 use linux_raw_sys::general as abi;
 use mnt_table::{Dentry, LockPlan};
-use propagate::graph::{PropagationType, change_types};
+use propagate::graph::{self, PropagationType, change_types};
 use propagate::{Error, with_locks};
 
 use super::{Call, Done, is_root};
@@ -36,12 +34,12 @@ pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> 
         }
         let Some(home) = home(locks, &target.0)? else { return Err(Error::Invalid.into()) }; // 3
         task.may_administer(&home).map_err(|_| Error::Permission)?; // 4
-        let mounts = if flags & abi::MS_REC != 0 {
-            locks.subtree(&target.0)
+        if flags & abi::MS_REC != 0 {
+            let mounts = locks.subtree(&target.0)?;
+            change_types(locks, &mounts, to)?; // 5
         } else {
-            alloc::vec![Arc::clone(&target.0)]
-        };
-        change_types(locks, &mounts, to)?; // 5
+            graph::change_type(locks, &target.0, to)?;
+        }
         Ok(Done::default())
     });
     done.map_err(Errno::from)

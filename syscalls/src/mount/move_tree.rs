@@ -87,7 +87,7 @@ fn may_attach<D: Dentry>(
     parent: &Arc<Mount<D>>,
     loops: impl Fn(&Arc<Mount<D>>) -> bool,
 ) -> Result<(), Retry<D>> {
-    let tree = locks.subtree(source);
+    let tree = locks.subtree(source)?;
     if is_shared(parent) && tree.iter().any(|mount| locks.is_unbindable(mount)) {
         return Err(Error::Invalid.into()); // 9
     }

@@ -24,6 +24,7 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
 use super::descriptors::Descriptors;
+use crate::mm::claims::{self, Claims};
 use crate::mm::heap::Magazines;
 use crate::panic::StopRecord;
 use crate::sched::RunQueue;
@@ -51,6 +52,8 @@ pub(crate) struct PerCpu {
     epoch_used: AtomicBool,
     /// Small free objects.
     pub(crate) magazines: Magazines,
+    /// Memory that is set aside.
+    pub(crate) claims: Claims,
     // Any CPU, by their own rules.
     /// Its threads.
     pub(crate) run_queue: RunQueue,
@@ -84,6 +87,7 @@ pub(crate) fn add(apic_id: u32, collector: &Collector) -> Option<&'static PerCpu
         epoch: collector.register(),
         epoch_used: AtomicBool::new(false),
         magazines: Magazines::new(),
+        claims: Claims::new(),
         run_queue: RunQueue::new(index),
         online: AtomicBool::new(false),
         stopped: StopRecord::new(),
@@ -280,6 +284,26 @@ unsafe impl Platform for Kernel {
     #[inline]
     fn relax(spins: u32) {
         crate::sched::relax(spins);
+    }
+
+    #[inline]
+    fn claim(more: usize) -> bool {
+        claims::claim(more)
+    }
+
+    #[inline]
+    fn release(less: usize) {
+        claims::release(less);
+    }
+
+    #[inline]
+    fn cover() {
+        claims::cover();
+    }
+
+    #[inline]
+    fn uncover() {
+        claims::uncover();
     }
 }
 

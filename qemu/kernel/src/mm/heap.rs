@@ -7,6 +7,7 @@
 //!    allocates and another one frees, as a reclaimer does all the time, travels back that way.
 //! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back.
 //! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
+//! 5. When memory is out, an allocation that was claimed takes a block that was set aside for it ([`super::claims`]).
 //!
 //! # Invariants
 //! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt
@@ -33,6 +34,7 @@ use talc::base::Talc;
 use talc::base::binning::DefaultBinning;
 use talc::source::Manual;
 
+use super::claims;
 use super::frames::FRAME;
 use super::phys_to_virt;
 use crate::arch::percpu::{self, PreemptOff};
@@ -252,6 +254,31 @@ pub(super) fn alloc_frame() -> Option<usize> {
     Some(frame.as_ptr() as usize)
 }
 
+/// A block to be set aside.
+pub(super) fn take_block() -> Option<NonNull<u8>> {
+    // SAFETY: the size is not zero.
+    unsafe { CENTRAL.lock().allocate(claims::BLOCK) }
+}
+
+/// Takes a block back.
+pub(super) fn give_block(block: NonNull<u8>) {
+    // SAFETY: from `take_block`; whoever calls this has it no more.
+    unsafe { CENTRAL.lock().deallocate(block.as_ptr(), claims::BLOCK) };
+}
+
+/// Memory for `layout` out of a block that was set aside, if the allocation is covered.
+#[cold]
+fn draw(layout: Layout) -> Option<NonNull<u8>> {
+    let block = claims::draw(layout)?;
+    let mut central = CENTRAL.lock();
+    // SAFETY: as in `give_block`. The block is free memory of at least this size and alignment, and nobody comes between
+    // the two calls; the layout's size is not zero.
+    unsafe {
+        central.deallocate(block.as_ptr(), claims::BLOCK);
+        central.allocate(layout)
+    }
+}
+
 /// The class that serves `layout`, if one does.
 fn class_of(layout: Layout) -> Option<usize> {
     let fits = layout.size() <= SIZES[CLASSES - 1] && layout.align() <= ALIGN;
@@ -278,7 +305,7 @@ unsafe impl GlobalAlloc for Heap {
         debug_assert!(!cpu.in_interrupt(), "an interrupt handler allocates");
         let Some(class) = class_of(layout) else {
             // SAFETY: as above.
-            let got = unsafe { CENTRAL.lock().allocate(layout) };
+            let got = unsafe { CENTRAL.lock().allocate(layout) }.or_else(|| draw(layout));
             if got.is_some() {
                 cpu.magazines.count(1, layout.size());
             }
@@ -288,7 +315,7 @@ unsafe impl GlobalAlloc for Heap {
         let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
         let object = match magazine.loaded.pop() {
             Some(object) => Some(object),
-            None => magazine.reload(class),
+            None => magazine.reload(class).or_else(|| draw(class_layout(class))),
         };
         if object.is_some() {
             cpu.magazines.count(1, SIZES[class]);

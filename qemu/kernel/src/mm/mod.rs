@@ -15,6 +15,7 @@
 
 use crate::boot::BootInfo;
 
+pub(crate) mod claims;
 pub(crate) mod frames;
 pub(crate) mod heap;
 pub(crate) mod paging;

@@ -484,7 +484,7 @@ impl Call<'_> {
             let here =
                 from.at.dentry.lookup(&from.name, &pin()).map(Arc::clone).map_err(|_| Errno::ENOENT)?;
             let locks = mnt_table::WriteSet::one(&own);
-            let busy = [&here, &there].iter().any(|dentry| !locks.mounts_on(&own, dentry).is_empty());
+            let busy = [&here, &there].iter().any(|dentry| locks.mounts_on(&own, dentry).next().is_some());
             return Err(if busy { Errno::EBUSY.into() } else { Errno::EINVAL.into() });
         }
         if let Some(removed) = rename((&from.at.dentry, &from.name), (&to.at.dentry, &to.name), &own)? {

@@ -11,7 +11,8 @@ type Position = (Arc<Mount<TmpDentry>>, Arc<TmpDentry>);
 /// The path of `at` from `root`, and whether it is below it.
 pub(super) fn path(at: &Position, root: &Position) -> (Vec<u8>, bool) {
     let mut names: Vec<Vec<u8>> = Vec::new();
-    let ns = namespace_of(&at.0).filter(|_| at.0.is_mounted());
+    // That of a detached mount that stays connected, too: its way up is still known there.
+    let ns = namespace_of(&at.0);
     let locks = ns.as_ref().map(WriteSet::one);
     let guard = pin();
     let (mut mount, mut dentry) = at.clone();

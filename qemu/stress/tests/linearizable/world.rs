@@ -161,8 +161,8 @@ impl World {
         for call in setup {
             world.run(0, call);
         }
-        world.tasks.push(world.tasks[0].fork());
-        world.tasks.push(world.tasks[0].fork());
+        world.tasks.push(world.tasks[0].fork().unwrap());
+        world.tasks.push(world.tasks[0].fork().unwrap());
         world.tasks[2].unshare_mounts().expect("memory");
         world
     }
