@@ -41,10 +41,11 @@ pub mod epoch;
 pub mod harness;
 #[cfg(crossbeam_loom)]
 pub mod lifetime;
+#[cfg(not(crossbeam_loom))]
+pub mod limbo;
 pub mod litmus;
 #[cfg(not(crossbeam_loom))]
 pub mod locks;
-#[cfg(crossbeam_loom)]
 pub mod quarantine;
 #[cfg(not(crossbeam_loom))]
 pub mod refs;
@@ -67,6 +68,8 @@ pub fn models() -> Vec<harness::Model> {
         selftest::models(),
         #[cfg(not(crossbeam_loom))]
         table::models(),
+        #[cfg(not(crossbeam_loom))]
+        limbo::models(),
         #[cfg(not(crossbeam_loom))]
         walk::models(),
         #[cfg(not(crossbeam_loom))]

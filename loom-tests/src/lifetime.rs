@@ -6,9 +6,12 @@
 use std::sync::Arc;
 
 use crossbeam_epoch::Collector;
+use loom::cell::UnsafeCell;
 use loom::sync::Mutex;
 use loom::thread;
 use mnt_table::mount::live_mounts;
+use mnt_table::platform::set_cpu;
+use mnt_table::reclaim::RcuCell;
 use mnt_table::table::{Entry, Links, Table, Unlinked, Writer};
 use mnt_table::tree::Leave;
 use mnt_table::{MntNamespace, Mount, WriteSet, pin, reclaim};
@@ -19,13 +22,20 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![pin_vs_growth(), last_put_and_flush(), walk_vs_umount_and_flush(), last_put_and_lookup()]
+    vec![
+        retire_vs_reader(),
+        retire_vs_quiesce(),
+        pin_vs_growth(),
+        last_put_and_flush(),
+        walk_vs_umount_and_flush(),
+        last_put_and_lookup(),
+    ]
 }
 
-/// Rounds of flushes after which nothing is left, retirements of what was freed included.
-const ROUNDS: usize = 12;
+/// Calls of `quiesce` after which nothing is left, retirements of what was freed included.
+const ROUNDS: usize = 6;
 
-/// The collector of one execution, with a handle for the main thread and one for each other.
+/// The collector of one execution, with a handle for the main thread and one for the other.
 struct Epochs {
     collector: Collector,
 }
@@ -37,13 +47,14 @@ impl Epochs {
         Epochs { collector }
     }
 
-    /// Starts a thread that may pin.
+    /// Starts a thread that may pin, on a CPU of its own.
     fn spawn<R: 'static>(&self, body: impl FnOnce() -> R + 'static) -> thread::JoinHandle<(R, Warm)> {
         let handle = Warm::new(&self.collector);
         thread::spawn(move || {
             // The whole handle moves in.
             let handle: Warm = handle;
             handle.enter();
+            set_cpu(1);
             let result = body();
             (result, Warm::leave())
         })
@@ -51,11 +62,17 @@ impl Epochs {
 
     /// The end of an execution: the handles of the other threads are gone, and all that was retired is freed.
     fn end(self) {
+        let all_freed = || {
+            let stats = reclaim::stats();
+            stats.retired == stats.freed
+        };
         for _ in 0..ROUNDS {
-            pin().flush();
+            reclaim::quiesce();
+            if all_freed() {
+                break;
+            }
         }
-        let stats = reclaim::stats();
-        assert_eq!(stats.retired, stats.freed, "retired and never freed");
+        assert!(all_freed(), "retired and never freed");
         assert_eq!(live_mounts(), 0, "a mount was not freed");
         drop(Warm::leave());
         drop(self.collector);
@@ -67,6 +84,79 @@ fn flush() {
     for _ in 0..3 {
         pin().flush();
     }
+}
+
+/// What is retired: its last owner writes its cell.
+struct Value {
+    text: &'static str,
+    cell: UnsafeCell<()>,
+}
+
+// SAFETY: the cell guards nothing; loom checks the order of the accesses.
+unsafe impl Sync for Value {}
+
+impl Value {
+    fn new(text: &'static str) -> Box<Self> {
+        Box::new(Value { text, cell: UnsafeCell::new(()) })
+    }
+
+    fn read(&self) -> &'static str {
+        self.cell.with(|_| ());
+        self.text
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.cell.with_mut(|_| ());
+    }
+}
+
+/// A value is replaced, retired and flushed through the bags of its CPU while a reader may look at it.
+fn retire_vs_reader() -> Model {
+    model(Layer::Lifetime, "retire_vs_reader")
+        .bound(2)
+        .expect_outcomes(["old", "new"])
+        .planted(["freed_at_once"])
+        .run(|| {
+            let epochs = Epochs::new();
+            let cell = Arc::new(RcuCell::new(Value::new("old")));
+            let reader = epochs.spawn({
+                let cell = Arc::clone(&cell);
+                move || {
+                    let guard = pin();
+                    cell.get(&guard).read()
+                }
+            });
+            cell.replace(Value::new("new"), &pin());
+            flush();
+            let (seen, handle) = reader.join().unwrap();
+            drop((cell, handle));
+            epochs.end();
+            seen.to_owned()
+        })
+}
+
+/// A CPU that is over the limit, or at the end of a run, takes what waits on another one, which fills, closes and empties
+/// its bags meanwhile. All is freed, once.
+fn retire_vs_quiesce() -> Model {
+    model(Layer::Lifetime, "retire_vs_quiesce")
+        .bound(2)
+        .expect_outcomes(["0 freed", "1 freed"])
+        .planted(["emptied_twice"])
+        .run(|| {
+            let epochs = Epochs::new();
+            let before = reclaim::stats().freed;
+            let other = epochs.spawn(|| {
+                pin().retire(Value::new("its"));
+                flush();
+            });
+            reclaim::quiesce();
+            let freed = reclaim::stats().freed - before;
+            drop(other.join().unwrap());
+            epochs.end();
+            format!("{freed} freed")
+        })
 }
 
 struct Item {
@@ -179,6 +269,7 @@ fn last_put_and_flush() -> Model {
                 flush();
             });
             detach(&ns, goes);
+            pin().flush();
             drop(holder.join().unwrap());
             drop(root);
             dissolve([ns]);
@@ -205,7 +296,7 @@ fn last_put_and_lookup() -> Model {
                 let ns = Arc::clone(&ns);
                 move || {
                     detach(&ns, goes);
-                    pin().flush();
+                    reclaim::quiesce(); // Takes what the other one retired, too.
                 }
             });
             drop(kept);

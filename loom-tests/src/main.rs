@@ -1,6 +1,6 @@
 //! Lists and runs the models; see the library's header.
 
-#[cfg(crossbeam_loom)]
+#[cfg(loom)]
 #[global_allocator]
 static ALLOCATOR: loom_tests::quarantine::Quarantine = loom_tests::quarantine::Quarantine::new();
 

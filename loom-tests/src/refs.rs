@@ -43,9 +43,10 @@ impl Tree {
         "umounted"
     }
 
-    /// Lazy umount.
+    /// Lazy umount, by somebody who uses the mount without a reference as long as it is in the tree.
     fn detach(&self) {
         let mut locks = WriteSet::one(&self.ns);
+        self.mount.super_block().touch();
         locks.leave(&self.mount, Leave::Detached, &pin());
     }
 
@@ -165,7 +166,7 @@ fn last_put_vs_detach() -> Model {
     model(Layer::Structure, "last_put_vs_detach")
         .bound(2)
         .expect_outcomes(["buried"])
-        .planted(["put_without_fence", "settle_without_fence", "put_relaxed"])
+        .planted(["put_without_fence", "settle_without_fence", "put_relaxed", "detached_relaxed"])
         .run(|| {
             let tree = Tree::new();
             let first = world::path(&tree.mount, tree.m.root()).mount;

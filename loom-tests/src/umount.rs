@@ -30,7 +30,7 @@ pub fn umount(ns: &Arc<MntNamespace<Name>>, goes: &Arc<Mount<Name>>) -> &'static
 fn umount_vs_walk() -> Model {
     model(Layer::Structure, "umount_vs_walk")
         .expect_outcomes(["m:n", "r:a/n"])
-        .planted(["no_state_test"])
+        .planted(["no_state_test", "shutdown_seen_relaxed"])
         .run(|| {
             let [r, m] = [FileSystem::new("r", ["a", "a/n"]), FileSystem::forgetful("m", ["n"])];
             let (ns, root) = namespace(&r);

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicBool;
-use loom::sync::atomic::Ordering::{Acquire, Release};
+use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use mnt_table::dentry::{ActiveMounts, LookupError, MountedHere};
 use mnt_table::mount::{MountFlags, MountSpec};
 use mnt_table::place::{FsStruct, PathRef};
 use mnt_table::reclaim::Guard;
+use mnt_table::sync::planted;
 use mnt_table::tree::Joint;
 use mnt_table::walk::{Last, WalkError, walk_with};
 use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount, NamespaceSpec, SuperBlock, WriteSet, pin};
@@ -73,8 +74,9 @@ impl Dentry for Name {
     }
 
     fn lookup<'g>(&'g self, name: &[u8], _guard: &'g Guard) -> Result<&'g Arc<Self>, LookupError> {
-        // Acquire: pairs with the Release in `shutdown`.
-        if self.instance.forgets_names && self.instance.forgotten.load(Acquire) {
+        // Acquire: pairs with the Release in `shutdown`. Relaxed: what no file system may do, planted.
+        let acquire = if planted("shutdown_seen_relaxed") { Relaxed } else { Acquire };
+        if self.instance.forgets_names && self.instance.forgotten.load(acquire) {
             return Err(LookupError::NotFound);
         }
         // SAFETY: see `Around`.

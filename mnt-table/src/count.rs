@@ -31,9 +31,6 @@ const SPILL_AFTER: u32 = 8;
 #[cfg(loom)]
 const SPILL_AFTER: u32 = 1;
 
-/// Slots of a split counter.
-const SLOTS: usize = if cfg!(loom) { 3 } else { CPUS_MAX };
-
 struct Pair {
     gets: AtomicU32,
     puts: AtomicU32,
@@ -114,7 +111,7 @@ impl Counter {
         // Acquire [Slots]: pairs with the Release in `split`.
         // SAFETY: as in `total`.
         match unsafe { self.lines.load(Ordering::Acquire).as_ref() } {
-            Some(lines) => &lines[cpu % SLOTS].0,
+            Some(lines) => &lines[cpu % CPUS_MAX].0,
             None => {
                 // Relaxed: a hint of when to split. Races lose a step.
                 let seen = self.sharing.load(Ordering::Relaxed);
@@ -133,10 +130,10 @@ impl Counter {
             return;
         }
         let mut lines = Vec::new();
-        if lines.try_reserve_exact(SLOTS).is_err() {
+        if lines.try_reserve_exact(CPUS_MAX).is_err() {
             return; // It stays inline, which is slower and as right.
         }
-        lines.extend((0..SLOTS).map(|_| Line(Pair::new())));
+        lines.extend((0..CPUS_MAX).map(|_| Line(Pair::new())));
         let lines = Box::into_raw(Box::new(lines.into_boxed_slice()));
         // Release [Slots]: pairs with the Acquire in `pair` and `total`. Relaxed on failure: another CPU was first.
         let publish = order(Ordering::Release, "slots_relaxed");

@@ -7,6 +7,8 @@
 //! # Rules for a file system
 //! - The lock-free hooks (`lookup`, `parent`, `symlink`, `is_dir`) touch only memory that is retired through
 //!   [`crate::reclaim`], and no device; they may be called up to one grace period after [`SuperBlock::shutdown`].
+//! - What a hook meets of a shutdown it meets by an Acquire of a Release, so that a walk which then looks at its mount's
+//!   state sees that the mount is gone.
 //! - An `&Arc<Self>` that a hook returns lives in an object that a pin protects, never in one that is changed in
 //!   place: a rename links a fresh entry.
 

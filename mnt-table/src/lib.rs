@@ -24,7 +24,7 @@
 //! | [`group`] | peer groups and slave lists, as objects |
 //! | [`walk`], [`place`] | path walk; kept paths, roots, working directories |
 //! | [`removal`] | rmdir beside mounts |
-//! | [`reclaim`], [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
+//! | [`reclaim`], `limbo`, [`platform`](mod@platform), [`sync`], [`arc_cell`] | epochs and their bound; what a kernel gives; atomics and locks; read-mostly cells |
 //! | `by_id` | questions about mounts by their ids |
 //! | [`check`] | the checker |
 //! | [`user_ns`] | who owns namespaces and superblocks |
@@ -45,8 +45,10 @@
 //! | `[Hold]` | HOLD; fence; sum | count; fence; state | SeqCst fences on both sides |
 //! | `[Decided]` | a hold ends, writable again | a writer's look | Release / Acquire |
 //! | `[Slots]` | a counter is split | `pair`, `sum` | Release / Acquire |
-//! | `[Killed]` | DEAD, before the superblock is shut down | end of a walk | Release / Acquire |
+//! | `[Detached]` | a mount leaves its tree lazily | who puts its last reference: state; fence | Release / SeqCst fence |
+//! | `[Killed]` | state, before the superblock is shut down | end of a walk: dentries, then state | the file system's / its Acquire |
 //! | `[Anchor]` | `move_all`, in the window | `target`, between sample and check | Release / Acquire |
+//! | `[Back]` | a bag returns to its CPU | who empties it | Release / Acquire |
 //! | `[Flag]` | first use of a dentry | a walk's step | Release / Acquire |
 //!
 //! # Where a simpler way was taken than the fullest one thought of
@@ -81,7 +83,11 @@ mod count;
 pub mod dentry;
 pub mod group;
 pub mod id;
+// Models use it as it is, in place of the machine's.
+#[cfg(loom)]
+pub mod limbo;
 #[cfg(not(loom))]
+#[expect(unreachable_pub, reason = "public in models")]
 mod limbo;
 pub mod list;
 pub mod mount;

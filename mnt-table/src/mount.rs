@@ -17,6 +17,9 @@
 //! more; the namespace's memory lives as long as there are any. The parent keeps a connected child going. When the
 //! parent dies it lets go of its children, under that namespace's lock, and each of them settles for itself.
 //!
+//! One of its stores is Release: `DETACHED`, which ends what "in a tree" stood for. All others follow the fence of
+//! `[Busy]` with nothing in between that a reader needs, and a reader that is turned away by what it sees uses nothing.
+//!
 //! # References
 //! In a tree is a state and not a count; a [`MountRef`] counts ([`crate::count`]), and so does each user of an
 //! [`Anchor`].
@@ -32,6 +35,10 @@
 //!
 //! # Edges
 //! - `[Busy]`, `[Put]`: above and in [`crate::count`]. Models `ref_vs_busy`, `last_put_vs_detach`.
+//! - `[Detached]` Release of `DETACHED`; the fence in [`Mount::settle`] behind a load that saw it: what was done with the
+//!   mount while it was in the tree comes before its superblock's shutdown. Model `last_put_vs_detach`.
+//! - `[Killed]` The state, then the superblock's shutdown, which a file system publishes with Release; the file system's
+//!   Acquire in a walk, then the state ([`Mount::is_sound`]). Model `umount_vs_walk`.
 //! - `[Pair]` A mount's parent and mountpoint are read as one pointer, its [`Edge`]: Release in the tree's changes,
 //!   Acquire in [`Mount::up`]. Model `dotdot_vs_move`.
 //! - `[Home]` `ns`: Release in attach, under a window of the old namespace; Acquire in [`Mount::domain`], read again
@@ -447,8 +454,9 @@ impl<D: Dentry> Mount<D> {
     #[inline]
     pub(crate) fn is_sound(&self) -> bool {
         self.memory.check();
-        // Acquire [Killed]: pairs with the Release of DEAD, which comes before the superblock's shutdown.
-        self.state.load(Ordering::Acquire) & (state::CHECK | state::DEAD) == 0
+        // Relaxed [Killed]: whoever met something of the shutdown met it by an Acquire of the file system's, and the state
+        // changed before. Nothing else rests on this order: [Busy] has its fence.
+        self.state.load(Ordering::Relaxed) & (state::CHECK | state::DEAD) == 0
     }
 
     /// The owner's handle of a mount that a pinned reader sees. Not a reference in the sense of "busy".
@@ -493,8 +501,8 @@ impl<D: Dentry> Mount<D> {
     }
 
     fn is_detached(&self) -> bool {
-        // Acquire: DETACHED comes with everything that made it so.
-        self.state.load(Ordering::Acquire) & state::DETACHED != 0
+        // Relaxed [Detached]: a yes leads to the fence in `settle`.
+        self.state.load(Ordering::Relaxed) & state::DETACHED != 0
     }
 
     /// References from outside, never underestimated. Context: after the fence of `[Busy]`.
@@ -525,22 +533,23 @@ impl<D: Dentry> Mount<D> {
     /// The count of a detached mount that has no references and no parent to keep it, which is DEAD from here on.
     fn die(&self) -> Option<Arc<Self>> {
         let anchors = self.slow.lock();
-        // Relaxed: written under `slow` since it was detached.
+        // Relaxed [Detached]: before the fence below; written under `slow` since it was detached.
         if self.state.load(Ordering::Relaxed) != state::DETACHED {
             return None;
         }
         self.state.store(state::DETACHED | state::CHECK, Ordering::Relaxed);
         if !planted("settle_without_fence") {
-            // [Busy] and [Put]: pairs with the fences in `Mount::keep` and in both `put`s.
+            // [Busy] and [Put]: pairs with the fences in `Mount::keep` and in both `put`s. [Detached]: pairs with the
+            // Release of DETACHED.
             fence(Ordering::SeqCst);
         }
         if self.users_with(&anchors) != 0 {
-            // Release: as before the check.
-            self.state.store(state::DETACHED, Ordering::Release);
+            // Relaxed: as before the check; the next one comes by the lock.
+            self.state.store(state::DETACHED, Ordering::Relaxed);
             return None;
         }
-        // Release [Killed].
-        self.state.store(state::DEAD, Ordering::Release);
+        // Relaxed [Killed]: before the shutdown, which the file system publishes.
+        self.state.store(state::DEAD, Ordering::Relaxed);
         // SAFETY: `detached_into_raw` left this count behind before the mount was marked DETACHED, and the change from
         // DETACHED to DEAD happens once.
         Some(unsafe { Arc::from_raw(self.this) })
@@ -551,8 +560,8 @@ impl<D: Dentry> Mount<D> {
     /// Context: holds the lock of the namespace that has its edge, which is unlinked.
     pub(crate) fn disconnect(&self) {
         let _decisions = self.slow.lock();
-        // Release: as it was when it was detached.
-        self.state.store(state::DETACHED, Ordering::Release);
+        // Relaxed: whoever decides about it takes the lock.
+        self.state.store(state::DETACHED, Ordering::Relaxed);
     }
 
     /// Lets go of the superblock and the small id; the last mount shuts the superblock down.

@@ -28,7 +28,7 @@ use hashbrown::HashMap;
 use crate::by_id::ById;
 use crate::dentry::Dentry;
 use crate::id::{IdPool, IdSpace};
-use crate::list::{List, NoMemory, Slot};
+use crate::list::{List, NoMemory, Plan, Slot};
 use crate::mount::{Edge, Mount, edge_hash};
 use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
@@ -109,8 +109,10 @@ pub(crate) struct NsState<D: Dentry> {
     pub(crate) by_id: ById,
     /// By the dentry's address.
     pub(crate) mountpoints: HashMap<usize, Arc<Mountpoint<D>>>,
-    /// Mountpoints that may have become unused in this operation.
-    pub(crate) touched: Vec<Arc<Mountpoint<D>>>,
+    /// The first of the mountpoints that may have become unused in this operation; see [`Mountpoint::touched`].
+    pub(crate) touched: Option<Arc<Mountpoint<D>>>,
+    /// The last plan that was made with this namespace as the first of its locks.
+    pub(crate) plan: Plan,
     pub(crate) window: bool,
     /// The last unique id given out for this namespace.
     pub(crate) last_id: u64,
@@ -177,9 +179,16 @@ pub struct Mountpoint<D: Dentry> {
     pub(crate) memory: Memory,
     /// Under the namespace's lock.
     pub(crate) mounts: UnsafeCell<List<Arc<Mount<D>>>>,
+    /// Under the namespace's lock: whether this may have become unused in the operation at hand, and then the next one
+    /// that may, so that noting it takes no memory.
+    pub(crate) touched: UnsafeCell<Option<Touched<D>>>,
 }
 
-// SAFETY: `mounts` is reached only through a write set that holds the namespace (`WriteSet::mounts_on`).
+/// What follows a mountpoint that may have become unused.
+pub(crate) struct Touched<D: Dentry>(pub(crate) Option<Arc<Mountpoint<D>>>);
+
+// SAFETY: `mounts` and `touched` are reached only through a write set that holds the namespace (`WriteSet::mounts_on`,
+// `WriteSet::touch`).
 unsafe impl<D: Dentry> Send for Mountpoint<D> {}
 // SAFETY: as above.
 unsafe impl<D: Dentry> Sync for Mountpoint<D> {}
@@ -191,6 +200,7 @@ impl<D: Dentry> Mountpoint<D> {
             dentry,
             memory: Memory::new(),
             mounts: UnsafeCell::new(List::new()),
+            touched: UnsafeCell::new(None),
         })
     }
 
@@ -260,7 +270,8 @@ impl<D: Dentry> MntNamespace<D> {
                     order: List::new(),
                     entered: None,
                     mountpoints: HashMap::new(),
-                    touched: Vec::new(),
+                    touched: None,
+                    plan: Plan::default(),
                     window: false,
                     last_id: ids.last,
                     announced: 0,

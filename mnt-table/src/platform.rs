@@ -5,7 +5,7 @@
 //! is linked, so a pin costs no indirect call.
 
 /// The most CPUs that per-CPU counters tell apart. A machine with more shares slots, which costs time only.
-pub const CPUS_MAX: usize = 64;
+pub const CPUS_MAX: usize = if cfg!(loom) { 3 } else { 64 };
 
 /// What a kernel provides; see [`platform!`](crate::platform!).
 ///

@@ -14,13 +14,13 @@
 //!
 //! In models of *structure* (`cfg(loom)` without `cfg(crossbeam_loom)`) a pin is nothing and a retired box waits
 //! for `drain`, so loom explores this crate's own orderings without the fences of the real pin; models of
-//! *lifetime* run over the real crate.
+//! *lifetime* run over the real crate, with bags of their own.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-#[cfg(not(loom))]
-use crate::limbo;
+#[cfg(any(not(loom), crossbeam_loom))]
+use crate::limbo::{Bag, Limbo};
 use crate::platform::{self, CPUS_MAX};
 #[cfg(any(not(loom), crossbeam_loom))]
 use crate::sync::planted;
@@ -31,7 +31,10 @@ use crate::sync::{Ordering, plain};
 pub const FLUSH_EVERY: u64 = if cfg!(loom) { u64::MAX } else { 64 };
 
 /// How often [`reserve`] tries to get below the limit before it refuses.
-const RESERVE_TRIES: u32 = 64;
+const RESERVE_TRIES: u32 = if cfg!(miri) { 4 } else { 64 };
+
+/// Flushes of [`quiesce`]: three move what was retired through the epochs, the others what that retires in turn.
+const QUIESCE_ROUNDS: u32 = if cfg!(loom) { 3 } else { 8 };
 
 /// Proof that this thread is pinned. While it lives the thread must not block; in a kernel preemption is off.
 pub struct Guard {
@@ -71,18 +74,18 @@ impl Guard {
     /// pointer back into this box argue it.
     pub fn retire<T: Send + 'static>(&self, value: Box<T>) {
         count_retired(size_of::<T>());
-        #[cfg(not(loom))]
-        self.pass_on(limbo::put_box(platform::cpu(), value));
-        #[cfg(loom)]
+        #[cfg(any(not(loom), crossbeam_loom))]
+        self.pass_on(limbo().put_box(platform::cpu(), value));
+        #[cfg(all(loom, not(crossbeam_loom)))]
         self.defer_value(value, size_of::<T>());
     }
 
     /// As [`Guard::retire`], for one reference to a shared object; `T`'s bytes count until it is dropped.
     pub fn retire_arc<T: Send + Sync + 'static>(&self, value: Arc<T>) {
         count_retired(size_of::<T>());
-        #[cfg(not(loom))]
-        self.pass_on(limbo::put_arc(platform::cpu(), value));
-        #[cfg(loom)]
+        #[cfg(any(not(loom), crossbeam_loom))]
+        self.pass_on(limbo().put_arc(platform::cpu(), value));
+        #[cfg(all(loom, not(crossbeam_loom)))]
         self.defer_value(value, size_of::<T>());
     }
 
@@ -99,16 +102,23 @@ impl Guard {
         });
     }
 
+    /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller.
+    pub fn flush(&self) {
+        let here = platform::cpu();
+        self.flush_cpus(here..here + 1);
+    }
+}
+
+#[cfg(any(not(loom), crossbeam_loom))]
+impl Guard {
     /// Gives a bag that was closed to the collector.
-    #[cfg(not(loom))]
-    fn pass_on(&self, bag: Option<Box<limbo::Bag>>) {
+    fn pass_on(&self, bag: Option<Box<Bag>>) {
         if let Some(bag) = bag {
-            self.defer(move || bag.hand_back());
+            self.defer(move || limbo().hand_back(bag));
         }
     }
 
-    /// Runs `then` once no pin that exists now is left; at once in models of structure, by `drain`.
-    #[cfg(any(not(loom), crossbeam_loom))]
+    /// Runs `then` once no pin that exists now is left.
     fn defer(&self, then: impl FnOnce() + Send + 'static) {
         if planted("freed_at_once") {
             return then();
@@ -117,27 +127,40 @@ impl Guard {
         self.epoch.defer(then);
     }
 
-    #[cfg(all(loom, not(crossbeam_loom)))]
+    fn flush_cpus(&self, cpus: core::ops::Range<usize>) {
+        cpus.clone().for_each(|cpu| self.pass_on(limbo().close(cpu)));
+        self.epoch.flush();
+        for freed in cpus.map(|cpu| limbo().empty(cpu)).filter(|freed| freed.objects != 0) {
+            count_freed(freed.objects, freed.bytes);
+        }
+    }
+}
+
+#[cfg(all(loom, not(crossbeam_loom)))]
+impl Guard {
+    /// `then` waits for `drain`.
     fn defer(&self, then: impl FnOnce() + Send + 'static) {
         model::later(Box::new(then));
     }
 
-    /// Pushes this CPU's waiting retirements out and frees what can be freed. Runs destructors on the caller.
-    pub fn flush(&self) {
-        let here = platform::cpu();
-        self.flush_cpus(here..here + 1);
-    }
+    fn flush_cpus(&self, _cpus: core::ops::Range<usize>) {}
+}
 
-    fn flush_cpus(&self, _cpus: core::ops::Range<usize>) {
-        #[cfg(not(loom))]
-        _cpus.clone().for_each(|cpu| self.pass_on(limbo::close(cpu)));
-        #[cfg(any(not(loom), crossbeam_loom))]
-        self.epoch.flush();
-        #[cfg(not(loom))]
-        for freed in _cpus.map(limbo::empty).filter(|freed| freed.objects != 0) {
-            count_freed(freed.objects, freed.bytes);
-        }
+/// The machine's.
+#[cfg(not(loom))]
+#[inline]
+fn limbo() -> &'static Limbo {
+    static LIMBO: Limbo = Limbo::new();
+    &LIMBO
+}
+
+/// The execution's.
+#[cfg(crossbeam_loom)]
+fn limbo() -> &'static Limbo {
+    loom::lazy_static! {
+        static ref LIMBO: Limbo = Limbo::new();
     }
+    &LIMBO
 }
 
 fn count_retired(bytes: usize) {
@@ -315,7 +338,7 @@ pub fn relieve() {
 ///
 /// For the end of a test or a run.
 pub fn quiesce() {
-    for _ in 0..8 {
+    for _ in 0..QUIESCE_ROUNDS {
         pin().flush_cpus(0..CPUS_MAX);
     }
 }

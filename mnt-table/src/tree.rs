@@ -16,7 +16,7 @@ use crate::dentry::{Dentry, RegisterError};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, state};
-use crate::namespace::{MntNamespace, Mountpoint, namespace_of};
+use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
 use crate::table::Unlinked;
@@ -181,8 +181,9 @@ impl<D: Dentry> WriteSet<D> {
         spec: MountSpec<D>,
     ) -> Result<Arc<Mount<D>>, NoMemory> {
         let id = ns.lock.mount_ids.take().ok_or(NoMemory)?;
+        let plan = self.plan;
         let state = self.namespace_mut(ns);
-        state.order.reserve(1)?;
+        state.order.promise(plan, 1)?;
         let mount = Mount::new(spec, ns, id, state.last_id);
         state.last_id = mount.unique_id();
         // Relaxed: see `NamespaceSpec::anonymous`.
@@ -233,9 +234,9 @@ impl<D: Dentry> WriteSet<D> {
         parent: &Arc<Mount<D>>,
         dentry: &Arc<D>,
     ) -> Result<Joint<D>, RegisterError> {
-        self.tree_mut(parent).children.reserve(1)?;
+        let plan = self.plan;
+        self.tree_mut(parent).children.promise(plan, 1)?;
         let state = self.namespace_mut(ns);
-        state.touched.try_reserve(1).map_err(|_| NoMemory)?;
         let key = Arc::as_ptr(dentry).addr();
         let mountpoint = match state.mountpoints.get(&key) {
             Some(mountpoint) => Arc::clone(mountpoint),
@@ -245,12 +246,12 @@ impl<D: Dentry> WriteSet<D> {
                 // The flag is set from here on: before the edge is published.
                 dentry.mounted_here().register(&mountpoint)?;
                 state.mountpoints.insert(key, Arc::clone(&mountpoint));
-                // Should the operation fail, the mountpoint goes again.
-                state.touched.push(Arc::clone(&mountpoint));
                 mountpoint
             }
         };
-        self.list_on_mut(&mountpoint).reserve(1)?;
+        // Should the operation fail, a mountpoint that is new goes again.
+        self.touch(ns, Arc::clone(&mountpoint));
+        self.list_on_mut(&mountpoint).promise(plan, 1)?;
         let edge = Unlinked::new(Box::new(Edge::new(parent, &mountpoint, child)));
         Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
     }
@@ -267,7 +268,8 @@ impl<D: Dentry> WriteSet<D> {
     ) -> Result<Vec<Joint<D>>, RegisterError> {
         let mut joints = Vec::new();
         joints.try_reserve_exact(below.len()).map_err(|_| NoMemory)?;
-        self.namespace_mut(ns).order.reserve(below.len() + 1)?;
+        let plan = self.plan;
+        self.namespace_mut(ns).order.promise(plan, below.len() + 1)?;
         for mount in below {
             let parent = Arc::clone(self.parent(mount).expect("it is below the root"));
             let on = Arc::clone(self.mountpoint(mount).expect("it is below the root"));
@@ -285,7 +287,7 @@ impl<D: Dentry> WriteSet<D> {
     pub(crate) fn release_mountpoints(&mut self) {
         for at in 0..self.namespaces().len() {
             let ns = Arc::clone(&self.namespaces()[at]);
-            for mountpoint in core::mem::take(&mut self.namespace_mut(&ns).touched) {
+            while let Some(mountpoint) = self.untouch(&ns) {
                 if !self.list_on(&mountpoint).is_empty() {
                     continue;
                 }
@@ -429,8 +431,9 @@ impl<D: Dentry> WriteSet<D> {
             Leave::Detached => state::DETACHED,
             Leave::Connected => state::DETACHED | state::CONNECTED,
         };
-        // Release [Killed]: DEAD is seen by whoever sees anything that follows it, the superblock's shutdown above all.
-        mount.state.store(state, Ordering::Release);
+        // Release [Detached]: pairs with the fence in `Mount::settle`, on whichever CPU puts the last reference. DEAD is
+        // published by the superblock's shutdown [Killed].
+        mount.state.store(state, order(Ordering::Release, "detached_relaxed"));
         if how == Leave::Connected {
             let parent = Arc::clone(self.parent(mount).expect("what has a parent stays connected to it"));
             self.tree_mut(&parent).connected += 1;
@@ -573,9 +576,25 @@ impl<D: Dentry> WriteSet<D> {
 
     /// Notes that `mountpoint`, of `ns`, may not be one any more.
     fn touch(&mut self, ns: &Arc<MntNamespace<D>>, mountpoint: Arc<Mountpoint<D>>) {
-        if self.list_on(&mountpoint).is_empty() {
-            self.namespace_mut(ns).touched.push(mountpoint);
+        if !self.list_on(&mountpoint).is_empty() {
+            return;
         }
+        let first = &mut self.namespace_mut(ns).touched;
+        // SAFETY: guarded by the namespace's lock, as `first` is, through which alone it is reached: here and in `untouch`.
+        let here = unsafe { &mut *mountpoint.touched.get() };
+        if here.is_none() {
+            *here = Some(Touched(first.take()));
+            *first = Some(mountpoint);
+        }
+    }
+
+    /// Takes one of the mountpoints of `ns` that were noted.
+    fn untouch(&mut self, ns: &MntNamespace<D>) -> Option<Arc<Mountpoint<D>>> {
+        let first = &mut self.namespace_mut(ns).touched;
+        let mountpoint = first.take()?;
+        // SAFETY: as in `touch`.
+        *first = unsafe { &mut *mountpoint.touched.get() }.take().and_then(|Touched(next)| next);
+        Some(mountpoint)
     }
 
     /// Enters `child` in the lists of the joint's ends and links the edge, in the place of `instead` if given.

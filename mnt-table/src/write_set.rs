@@ -30,6 +30,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::dentry::Dentry;
 use crate::group::{Group, GroupState};
 use crate::id::unique_after;
+use crate::list::Plan;
 use crate::mount::{Mount, TreeLinks, detached_into_raw, state};
 use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
@@ -224,6 +225,8 @@ pub struct WriteSet<D: Dentry> {
     ended: SmallVec<[Ended<D>; 2]>,
     /// Tells this change's marks on mounts from others'; 0 while there are none.
     stamp: u64,
+    /// Whose promises lists make to this change.
+    pub(crate) plan: Plan,
 }
 
 /// A mount that left its tree in this change.
@@ -245,6 +248,7 @@ impl<D: Dentry> WriteSet<D> {
             receiving: Vec::new(),
             ended: SmallVec::new(),
             stamp: 0,
+            plan: Plan::default(),
         }
     }
 
@@ -308,7 +312,10 @@ impl<D: Dentry> WriteSet<D> {
         }
         // Relaxed: only the holder of a token compares with it, and it stored it itself.
         ns.lock.holder.store(self.token, Ordering::Relaxed);
-        self.namespaces.push(ns);
+        self.namespaces.push(Arc::clone(&ns));
+        if self.namespaces.len() == 1 {
+            self.plan = self.namespace_mut(&ns).plan.begin();
+        }
     }
 
     fn lock_group(&mut self, group: Arc<Group<D>>) {
@@ -494,8 +501,8 @@ impl<D: Dentry> WriteSet<D> {
 
     fn acquit(&mut self, mounts: &[Arc<Mount<D>>]) {
         for mount in mounts {
-            // Release: as before the check.
-            mount.state.store(state::LIVE, Ordering::Release);
+            // Relaxed: as before the check; nothing was changed meanwhile.
+            mount.state.store(state::LIVE, Ordering::Relaxed);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The operation is chosen by the first of these that is set (3.2): REMOUNT with BIND, REMOUNT, BIND, one of the
 //! propagation types, MOVE; otherwise it is a new mount. The target is walked first; under the locks it is walked again if
-//! the namespace has changed meanwhile ([`Spot`]), and moved to the top of what is mounted there.
+//! the namespace has changed meanwhile (`Spot`), and moved to the top of what is mounted there.
 //!
 //! Numbers in comments are rows of the ordered checks that mount(2) makes.
 
