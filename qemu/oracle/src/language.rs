@@ -168,6 +168,7 @@ pub struct Call {
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them at a time")]
 pub enum Op {
     /// One system call.
     Call(Call),

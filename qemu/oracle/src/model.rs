@@ -71,8 +71,10 @@ const FIRST_PID: i32 = 100;
 /// The descriptor of proc that every task has.
 const PROC: i32 = 0;
 
+type Ns = Arc<MntNamespace<TmpDentry>>;
+
 /// A namespace with one mount.
-fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Arc<MntNamespace<TmpDentry>>, Arc<Mount<TmpDentry>>)> {
+fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Ns, Arc<Mount<TmpDentry>>)> {
     let no_memory = || anyhow!("out of memory");
     let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
     let mut locks = WriteSet::one(&ns);

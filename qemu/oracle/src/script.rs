@@ -29,6 +29,7 @@ use crate::view::{Views, difference};
 
 /// A line, or several, of a script.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a script is short")]
 pub enum Item {
     /// A step and its answer.
     Step(Step, Answer),
