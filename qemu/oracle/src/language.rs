@@ -170,7 +170,7 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// One system call.
-    Call(Call),
+    Call(Box<Call>),
     /// Several, whose answers nobody looks at.
     Calls(Vec<Call>),
     /// Another task, by clone(2).

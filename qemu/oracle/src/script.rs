@@ -31,7 +31,7 @@ use crate::view::{Views, difference};
 #[derive(Clone, Debug)]
 pub enum Item {
     /// A step and its answer.
-    Step(Step, Answer),
+    Step(Box<Step>, Answer),
     /// What the tasks see; those not named are not looked at.
     Views(Views),
 }
@@ -81,7 +81,7 @@ impl Script {
             if line.as_bytes()[end] == b'$' {
                 let (text, answer) = split(rest);
                 let step = Step::new(who, text).map_err(bad)?;
-                section.items.push((number, Item::Step(step, answer)));
+                section.items.push((number, Item::Step(Box::new(step), answer)));
                 continue;
             }
             let mount = MountInfo::parse(rest.as_bytes()).map_err(|error| bad(error.to_string()))?;
@@ -118,7 +118,7 @@ impl Section {
     /// Its steps.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.items.iter().filter_map(|(_, item)| match item {
-            Item::Step(step, _) => Some(step),
+            Item::Step(step, _) => Some(&**step),
             Item::Views(_) => None,
         })
     }
