@@ -27,6 +27,9 @@ fn name(step: &Step) -> String {
         text.split_once("= ").filter(|(name, _)| name.starts_with(['@', '%'])).map_or(text, |(_, text)| text);
     let mut words = text.split(' ');
     let verb = words.next().unwrap_or_default().to_owned();
+    if verb == "raw" {
+        return format!("raw {}", words.next().unwrap_or_default());
+    }
     let options = words.filter(|word| word.starts_with('-') && word.len() > 1).map(|word| format!(" {word}"));
     verb + &options.collect::<String>()
 }

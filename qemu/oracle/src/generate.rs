@@ -108,7 +108,7 @@ impl Generator {
 
     /// Tells what became of `step`.
     pub fn done(&mut self, step: &Step, answer: &Answer) {
-        if !answer.is_ok() {
+        if !answer.is_ok() || step.text().starts_with("close ") {
             self.tasks[step.task].forget(step.text());
         }
     }
@@ -139,7 +139,12 @@ impl Generator {
             65..82 => {
                 format!("umount {}{}", if paths.rng.random_bool(0.35) { "-l " } else { "" }, paths.upper())
             }
-            82..84 => format!("umount --expire {}", paths.upper()),
+            82..84 => {
+                // Twice, often with nothing between.
+                let text = format!("umount --expire {}", paths.upper());
+                self.queue.push_back((task, text.clone()));
+                text
+            }
             84..88 => {
                 let new_root = paths.upper();
                 let inside: Vec<usize> = (0..paths.places.len())
@@ -209,7 +214,12 @@ impl Generator {
             }
             36..56 => format!("move_mount {} {}", from(names, paths), paths.any()),
             56..72 => format!("move_mount --beneath {} {}", from(names, paths), paths.upper()),
-            72..80 => format!("move_mount --set-group {} {}", from(names, paths), from(names, paths)),
+            72..74 => format!("move_mount --set-group {} {}", from(names, paths), from(names, paths)),
+            74..80 => {
+                let Some((of, to)) = paths.same_device() else { return "getcwd".to_owned() };
+                self.queue.push_back((task, format!("move_mount --set-group {of} {to}")));
+                format!("mount --make-private {to}")
+            }
             80..96 => {
                 let attributes = *ATTRIBUTES.choose(paths.rng).expect("there are some");
                 let all = if paths.rng.random_bool(0.3) { "-r " } else { "" };

@@ -6,9 +6,9 @@
 //! t1$ move_mount --beneath @tree: /b                 => EINVAL
 //! ```
 //!
-//! 1. A line is cut into words ([`words`]). Quotes keep blanks in a word; `NULL` and `BAD` without quotes are pointers.
+//! 1. A line is cut into words (`words`). Quotes keep blanks in a word; `NULL` and `BAD` without quotes are pointers.
 //! 2. The first word, behind an optional name for the result, is the verb; it says which system call it is and what the
-//!    other words become ([`verbs`]). Most verbs are those of a shell or the names of the calls; `raw` takes any call with
+//!    other words become (`verbs`). Most verbs are those of a shell or the names of the calls; `raw` takes any call with
 //!    any arguments.
 //! 3. What is not known before a program runs stays a symbol in the lowered call ([`Value`]): a descriptor that got a name,
 //!    a number that did, the pid of a task, the id of the mount at a path. [`crate::session`] puts them in, one way for all
@@ -168,10 +168,9 @@ pub struct Call {
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there are few of them at a time")]
 pub enum Op {
     /// One system call.
-    Call(Call),
+    Call(Box<Call>),
     /// Several, whose answers nobody looks at.
     Calls(Vec<Call>),
     /// Another task, by clone(2).

@@ -20,6 +20,12 @@
 //! - An umount does not ask there whether a counterpart is in use that has mounts on it besides one that covers it, though
 //!   it takes that counterpart along if all those go too. Here it answers `EBUSY`; [`compare`] then goes on with a lazy
 //!   umount, which takes the same mounts.
+//! - What comes beneath a locked mount is not locked there, and the upper one stays so. Here the lock goes to what comes
+//!   beneath; [`Model::beside_linux`] takes it back.
+//! - A group is handed to an unbindable mount there. Here that is `EINVAL`, and the comparison of that program ends.
+//!
+//! What lies under the first mount that tasks see is this machine's own on Linux, so the comparison of a program ends where
+//! a task comes to see it.
 
 pub mod answer;
 pub mod compare;

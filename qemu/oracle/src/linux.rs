@@ -1,9 +1,9 @@
 //! The running kernel as a machine: each task is a process in a mount namespace that is not this machine's.
 //!
-//! 1. The driver makes a socket for each task that there can be, and clones the first helper ([`helper`]). That one
+//! 1. The driver makes a socket for each task that there can be, and clones the first helper (`helper`). That one
 //!    unshares, makes everything private, mounts a tmpfs, pivots into it and detaches the old root.
-//! 2. A request is one message and so is its answer ([`wire`]): raw calls, whose arguments the helper lays out in memory
-//!    ([`arena`]) before it makes them; or a clone, whose child serves the next socket.
+//! 2. A request is one message and so is its answer (`wire`): raw calls, whose arguments the helper lays out in memory
+//!    (`arena`) before it makes them; or a clone, whose child serves the next socket.
 //! 3. The driver reads `/proc/PID/mountinfo` anew after each step, since an open one keeps showing the namespace and root
 //!    that the task had before.
 //!

@@ -62,8 +62,10 @@ pub struct Model {
     /// Whether it does what Linux 6.18 does where that differs from what is intended.
     beside_linux: bool,
     /// Keeps the mounts that are in nobody's namespace.
-    _internal: Vec<Arc<MntNamespace<TmpDentry>>>,
+    _internal: Vec<Namespace>,
 }
+
+type Namespace = Arc<MntNamespace<TmpDentry>>;
 
 /// The pid of task 0; the others follow in the order of their numbers.
 const FIRST_PID: i32 = 100;
@@ -71,10 +73,8 @@ const FIRST_PID: i32 = 100;
 /// The descriptor of proc that every task has.
 const PROC: i32 = 0;
 
-type Ns = Arc<MntNamespace<TmpDentry>>;
-
 /// A namespace with one mount.
-fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Ns, Arc<Mount<TmpDentry>>)> {
+fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Namespace, Arc<Mount<TmpDentry>>)> {
     let no_memory = || anyhow!("out of memory");
     let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
     let mut locks = WriteSet::one(&ns);

@@ -29,10 +29,9 @@ use crate::view::{Views, difference};
 
 /// A line, or several, of a script.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a script is short")]
 pub enum Item {
     /// A step and its answer.
-    Step(Step, Answer),
+    Step(Box<Step>, Answer),
     /// What the tasks see; those not named are not looked at.
     Views(Views),
 }
@@ -82,7 +81,7 @@ impl Script {
             if line.as_bytes()[end] == b'$' {
                 let (text, answer) = split(rest);
                 let step = Step::new(who, text).map_err(bad)?;
-                section.items.push((number, Item::Step(step, answer)));
+                section.items.push((number, Item::Step(Box::new(step), answer)));
                 continue;
             }
             let mount = MountInfo::parse(rest.as_bytes()).map_err(|error| bad(error.to_string()))?;
@@ -119,7 +118,7 @@ impl Section {
     /// Its steps.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.items.iter().filter_map(|(_, item)| match item {
-            Item::Step(step, _) => Some(step),
+            Item::Step(step, _) => Some(&**step),
             Item::Views(_) => None,
         })
     }

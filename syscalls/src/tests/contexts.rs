@@ -99,7 +99,7 @@ fn arguments_have_the_shape_of_their_command() {
         assert_eq!(kernel.call(abi::__NR_fsconfig, &args), Err(errno), "row {at}");
     }
     let root = kernel.call(abi::__NR_open_tree, &[CWD, kernel.text("/"), 0]).unwrap();
-    assert_eq!(kernel.call(abi::__NR_fsconfig, &[root, CREATE, 0, 0, 0]), Err(Errno::EINVAL), "no context");
+    assert_eq!(kernel.call(abi::__NR_fsconfig, &[root, CREATE, 0, 0, 0]), Err(Errno::EBADF), "no open file");
 }
 
 #[test]

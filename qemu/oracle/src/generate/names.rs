@@ -50,10 +50,10 @@ impl Names {
         fit.choose(rng).map(|(name, _)| name.clone())
     }
 
-    /// Forgets the name that the operation `text` was to set.
+    /// Forgets the name that the operation `text` was to set, or has closed.
     pub(super) fn forget(&mut self, text: &str) {
-        if let Some((name, _)) = text.strip_prefix('@').and_then(|rest| rest.split_once(" = ")) {
-            self.known.retain(|(known, _)| known != name);
-        }
+        let set = text.strip_prefix('@').and_then(|rest| rest.split_once(" = ")).map(|(name, _)| name);
+        let name = set.or_else(|| text.strip_prefix("close @"));
+        self.known.retain(|(known, _)| Some(known.as_str()) != name);
     }
 }

@@ -12,7 +12,12 @@ use crate::{DIRECTORIES, Views};
 pub(super) fn places(views: &Views, task: usize) -> Vec<Place> {
     let lines = views.0.get(task).and_then(Option::as_ref);
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    let place = |line: &MountInfo| Place { path: text(&line.mountpoint), root: text(&line.root) };
+    let place = |line: &MountInfo| Place {
+        path: text(&line.mountpoint),
+        root: text(&line.root),
+        device: line.minor,
+        is_shared: line.tags.shared.is_some() || line.tags.master.is_some(),
+    };
     lines.into_iter().flatten().map(place).collect()
 }
 
@@ -21,6 +26,9 @@ pub(super) struct Place {
     pub(super) path: String,
     /// The mount's root in its file system.
     root: String,
+    device: u32,
+    /// Whether it has peers or a master.
+    is_shared: bool,
 }
 
 impl Place {
@@ -71,6 +79,15 @@ impl Paths<'_> {
             1..9 => self.mountpoint(),
             _ => self.below(),
         }
+    }
+
+    /// Two mounts of one file system, of which the first has peers or a master.
+    pub(super) fn same_device(&mut self) -> Option<(String, String)> {
+        let shared: Vec<&Place> = self.places.iter().filter(|place| place.is_shared).collect();
+        let of = *shared.choose(self.rng)?;
+        let same = |place: &&Place| place.device == of.device && place.path != of.path;
+        let others: Vec<&Place> = self.places.iter().filter(same).collect();
+        Some((of.path.clone(), others.choose(self.rng)?.path.clone()))
     }
 
     /// A file itself, or something below it.

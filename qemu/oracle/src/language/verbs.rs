@@ -48,7 +48,7 @@ impl From<Value> for Arg {
 
 impl From<Call> for Op {
     fn from(call: Call) -> Self {
-        Op::Call(call)
+        Op::Call(Box::new(call))
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
 
     fn lowered(text: &str) -> Call {
         match Step::new(0, text).unwrap().op {
-            Op::Call(call) => call,
+            Op::Call(call) => *call,
             other => panic!("{other:?}"),
         }
     }
@@ -254,10 +254,11 @@ mod tests {
             call.args[..5],
             [Arg::Value(Value::Fd("t".into())), Arg::text(""), at_root, Arg::text("/b"), Arg::int(0x204_u32)]
         );
+        let number = |number| Arg::Value(Value::Int(number));
         let call = lowered("raw mount NULL \"/a\" BAD MS_SHARED|0x20 -1");
         assert_eq!(
             call.args[..5],
-            [Arg::ZERO, Arg::text("/a"), Arg::int(raw::BAD), Arg::int(0x10_0020_u32), Arg::int(u64::MAX)]
+            [Arg::ZERO, Arg::text("/a"), Arg::int(raw::BAD), number(0x10_0020), number(u64::MAX)]
         );
     }
 

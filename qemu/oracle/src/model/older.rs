@@ -6,7 +6,7 @@ use mnt_table::{MntNamespace, Mount, WriteSet};
 use tmpfs::TmpDentry;
 
 type Namespace = Arc<MntNamespace<TmpDentry>>;
-type Mnt = Arc<Mount<TmpDentry>>;
+type MountArc = Arc<Mount<TmpDentry>>;
 
 /// A copy of a namespace forgets which mounts are unbindable.
 pub(super) fn forget_unbindable(ns: &Namespace) {
@@ -16,7 +16,7 @@ pub(super) fn forget_unbindable(ns: &Namespace) {
 }
 
 /// The locked mounts before a call, and what each was attached to.
-pub(super) struct Locked(Vec<(Namespace, Mnt, Mnt)>);
+pub(super) struct Locked(Vec<(Namespace, MountArc, MountArc)>);
 
 impl Locked {
     /// In those of `namespaces` that are not the machine administrator's: elsewhere nothing is locked.
