@@ -285,7 +285,7 @@ fn last_put_and_lookup() -> Model {
     model(Layer::Lifetime, "last_put_and_lookup")
         .bound(2)
         .expect_outcomes(["there", "leaving", "gone"])
-        .planted(["detached_life_dropped", "freed_at_once"])
+        .planted(["freed_at_once"])
         .run(|| {
             let epochs = Epochs::new();
             let [r, m] = [FileSystem::new("r", ["a"]), FileSystem::new("m", [])];

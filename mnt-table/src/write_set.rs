@@ -698,11 +698,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
                         mount.is_sound();
                     }
                     mount.settle_claimed();
-                    if planted("detached_life_dropped") {
-                        continue;
-                    }
-                    // A last put that came before the edge was unlinked retired its count then, which may be too early
-                    // for a reader that found the edge after that. This count lasts long enough for all.
+                    // The count of being in a tree goes as that of a dead mount does, whoever settles it.
                     pin().retire_arc(mount);
                 }
                 Ended::Disconnected(mount) => mount.settle_claimed(),

@@ -112,7 +112,7 @@ fn steps() -> Result<Vec<Step>> {
         ),
         (
             "oracle: two seeds and a drawn one".to_owned(),
-            own(&["oracle", "--seed", "1", "--seed", "2", "--random", "--ops", "20000"])?,
+            own(&["oracle", "--seed", "1", "--seed", "2", "--random", "--ops", "10000"])?,
         ),
         ("oracle: the scripts on Linux".to_owned(), scripts()?),
         ("loom models".to_owned(), own(&["loom"])?),
