@@ -31,6 +31,10 @@ impl Env for Threads {
         }
     }
 
+    fn give_way(&self) {
+        sched::yield_now();
+    }
+
     fn now_ns(&self) -> u64 {
         clock::now_ns()
     }

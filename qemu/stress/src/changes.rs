@@ -4,6 +4,14 @@
 //! the namespaces that are there to be pivoted in. What others do at the same time can make any step fail; then the
 //! writer goes on with undoing. What it cannot undo, because its mount was taken along by somebody else's umount, is
 //! gone; what is left at the end, the job removes.
+//!
+//! An umount takes whatever is on top of a path, and its counterparts in all peers with it. So that everybody undoes
+//! what is the job's and nothing of the input, and readers know what a path of the input may lead to:
+//! - Whatever becomes a peer of a mount of the input (a bind of a mountpoint, recursive or not) is made in a private cell,
+//!   where nobody mounts on it: on every peer, the original included, that would show. What covers the original
+//!   meanwhile comes to it too; so nothing is taken from it before it, with all that is on it, is nobody's peer.
+//! - Binds in open cells, which others bind over and which are propagated, show directories of the job.
+//! - A cover is taken away from the directory that it was made from: another one may have covered that directory's path.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -27,6 +35,7 @@ use syscalls::{Errno, FileSystems, Task};
 use tmpfs::{FsError, Options, Removed, TmpDentry, TmpSuperBlock};
 
 use crate::arena::{Arenas, CLAIMED_CELLS, OPEN_CELLS, cell_path};
+use crate::env::Env;
 use crate::lookups::Covers;
 use crate::world::{FOREIGN_DEV, World};
 
@@ -35,6 +44,15 @@ const TMPFS: &[u8] = b"tmpfs";
 
 /// Tries of an umount before it is made a lazy one.
 const UMOUNT_TRIES: u32 = 20;
+
+/// Tries of what has to be done before a writer can go on, each after others had the CPU.
+const PATIENCE: u32 = 10_000;
+
+/// Binds on one place that one writer takes away, if others leave theirs.
+const STACK_MAX: u32 = 8;
+
+/// One in so many operations lets others see what it did before it undoes that.
+const GIVES_WAY: usize = 8;
 
 /// What a writer did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +136,8 @@ impl Configure<TmpDentry> for Files {
 
 /// A writer.
 pub struct Writer<'a> {
+    /// The threads that it is one of.
+    pub env: &'a dyn Env,
     /// All namespaces.
     pub world: &'a World,
     /// Where changes are made.
@@ -143,21 +163,18 @@ impl Writer<'_> {
             0..30 => {
                 let at = format!("{cell}/p");
                 if self.new_mount(task, &at) {
+                    self.give_way(pick);
                     if which < 6 && self.new_mount(task, &at) {
+                        self.give_way(pick);
                         self.umount(task, &at);
                     }
                     self.umount(task, &at);
                 }
             }
-            30..40 => {
-                let at = format!("{cell}/b");
-                let source = self.source(place, pick);
-                if self.bind(task, &source, &at, false) {
-                    self.umount(task, &at);
-                }
-            }
-            40..52 => self.moves(task, place, claimed, pick),
-            52..64 => return self.peers(task, place, claimed),
+            30..35 => self.bind_own(task, &cell, pick),
+            35..40 => return self.bind_input(task, place, claimed, pick),
+            40..52 => return self.moves(task, place, claimed, pick),
+            52..64 => return self.peers(task, place, claimed, pick),
             64..72 => self.private_copy(task, pick),
             72..76 => self.cover(task, place, pick),
             76..82 => return self.remove(task, place, claimed),
@@ -166,74 +183,160 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Now and then, between what was done and what undoes it.
+    fn give_way(&self, pick: usize) {
+        if pick.is_multiple_of(GIVES_WAY) {
+            self.env.give_way();
+        }
+    }
+
     /// A mountpoint of the input.
     fn source(&self, place: usize, pick: usize) -> alloc::vec::Vec<u8> {
         let visible = &self.world.places[place].visible;
         visible.get(pick % visible.len().max(1)).map_or_else(|| b"/".to_vec(), |(path, _)| path.clone())
     }
 
-    /// In a cell that is a private mount of its own: a mount that goes to and fro, and a recursive bind.
-    fn moves(&mut self, task: &Task<TmpDentry>, place: usize, claimed: usize, pick: usize) {
-        let Some(claim) = self.arenas.of(place).claim(claimed) else { return };
-        let cell = claim.path.clone();
-        if !self.bind(task, cell.as_bytes(), &cell, false) {
+    /// A directory of one open cell bound in another, where others do the same: stacks of binds, each of which shows on
+    /// every peer of what it is on.
+    fn bind_own(&mut self, task: &Task<TmpDentry>, cell: &str, pick: usize) {
+        let at = format!("{cell}/b");
+        let name = if (pick / OPEN_CELLS).is_multiple_of(2) { "x" } else { "y" };
+        let source = format!("{}/{name}", cell_path(pick % OPEN_CELLS));
+        if !self.bind(task, source.as_bytes(), &at, false) {
             return;
         }
-        self.set_type(task, &cell, abi::MS_PRIVATE);
-        let (x, y) = (format!("{cell}/x"), format!("{cell}/y"));
-        if self.new_mount(task, &x) {
-            for (from, to) in [(&x, &y), (&y, &x), (&x, &y)] {
-                let moved = self.call(task, Some(from.as_bytes()), to, abi::MS_MOVE);
-                self.done.moves += u64::from(moved);
+        self.give_way(pick);
+        // Somebody who umounted here may have taken, instead of the own bind, what came to this place through a peer.
+        for _ in 0..STACK_MAX {
+            if !self.umount(task, &at) {
+                break;
             }
-            self.umount(task, &y);
         }
-        let b = format!("{cell}/b");
+    }
+
+    /// Does `work` in a cell that is a private mount of its own, of which nothing is left afterwards, here or elsewhere.
+    fn in_private_cell(
+        &mut self,
+        task: &Task<TmpDentry>,
+        place: usize,
+        claimed: usize,
+        work: impl FnOnce(&mut Self, &str) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let Some(claim) = self.arenas.of(place).claim(claimed) else { return Ok(()) };
+        let cell = &claim.path;
+        if !self.bind(task, cell.as_bytes(), cell, false) {
+            return Ok(());
+        }
+        if !self.set_type(task, cell, abi::MS_PRIVATE) {
+            self.umount(task, cell);
+            return Ok(());
+        }
+        let result = work(self, cell);
+        self.detach(task, cell);
+        result
+    }
+
+    /// Ends all propagation to and from the mount at `cell` and everything on it.
+    fn sever(&mut self, task: &Task<TmpDentry>, cell: &str) -> Result<(), String> {
+        for _ in 0..PATIENCE {
+            if self.set_type(task, cell, abi::MS_PRIVATE | abi::MS_REC) {
+                return Ok(());
+            }
+            // No memory before readers leave.
+            self.env.give_way();
+        }
+        Err(format!("{cell}: cannot be made private"))
+    }
+
+    /// A mountpoint of the input, bound in a private cell.
+    fn bind_input(
+        &mut self,
+        task: &Task<TmpDentry>,
+        place: usize,
+        claimed: usize,
+        pick: usize,
+    ) -> Result<(), String> {
         let source = self.source(place, pick);
-        if source != b"/" && self.bind(task, &source, &b, true) {
-            // So that taking it away does not take the originals' submounts away.
-            self.set_type(task, &b, abi::MS_PRIVATE | abi::MS_REC);
-            self.detach(task, &b);
-        }
-        self.detach(task, &cell);
+        self.in_private_cell(task, place, claimed, |this, cell| {
+            let b = format!("{cell}/b");
+            if this.bind(task, &source, &b, false) {
+                this.give_way(pick);
+                this.sever(task, cell)?;
+                this.umount(task, &b);
+            }
+            Ok(())
+        })
+    }
+
+    /// In a private cell: a mount that goes to and fro, and a recursive bind.
+    fn moves(
+        &mut self,
+        task: &Task<TmpDentry>,
+        place: usize,
+        claimed: usize,
+        pick: usize,
+    ) -> Result<(), String> {
+        let source = self.source(place, pick);
+        self.in_private_cell(task, place, claimed, |this, cell| {
+            let (x, y, b) = (format!("{cell}/x"), format!("{cell}/y"), format!("{cell}/b"));
+            if this.new_mount(task, &x) {
+                for (from, to) in [(&x, &y), (&y, &x), (&x, &y)] {
+                    let moved = this.call(task, Some(from.as_bytes()), to, abi::MS_MOVE);
+                    this.done.moves += u64::from(moved);
+                    this.give_way(pick);
+                }
+                this.umount(task, &y);
+            }
+            if source != b"/" && this.bind(task, &source, &b, true) {
+                this.give_way(pick);
+                this.sever(task, cell)?;
+                this.detach(task, &b);
+            }
+            Ok(())
+        })
     }
 
     /// Two peers and a slave: what is mounted in one shows in the others, and goes with it.
-    fn peers(&mut self, task: &Task<TmpDentry>, place: usize, claimed: usize) -> Result<(), String> {
-        let Some(claim) = self.arenas.of(place).claim(claimed) else { return Ok(()) };
-        let cell = claim.path.clone();
-        let (t, u, p) = (format!("{cell}/t"), format!("{cell}/u"), format!("{cell}/p"));
-        let mut result = Ok(());
-        if !self.bind(task, cell.as_bytes(), &cell, false) {
-            return result;
-        }
-        self.set_type(task, &cell, abi::MS_PRIVATE);
-        if self.new_mount(task, &t) && self.set_type(task, &t, abi::MS_SHARED) {
-            let peer = self.bind(task, t.as_bytes(), &u, false);
-            let slave = self.bind(task, t.as_bytes(), &p, false) && self.set_type(task, &p, abi::MS_SLAVE);
-            if peer && slave && self.new_mount(task, &format!("{t}/i")) {
-                let at = |base: &str| root_dev(task, &format!("{base}/i"));
-                let (here, there, down) = (at(&t), at(&u), at(&p));
-                if here.is_none() || here != there || here != down {
-                    result = Err(format!("{cell}: t/i is {here:?}, its peer {there:?}, its slave {down:?}"));
+    fn peers(
+        &mut self,
+        task: &Task<TmpDentry>,
+        place: usize,
+        claimed: usize,
+        pick: usize,
+    ) -> Result<(), String> {
+        self.in_private_cell(task, place, claimed, |this, cell| {
+            let (t, u, p) = (format!("{cell}/t"), format!("{cell}/u"), format!("{cell}/p"));
+            let mut result = Ok(());
+            if this.new_mount(task, &t) && this.set_type(task, &t, abi::MS_SHARED) {
+                let peer = this.bind(task, t.as_bytes(), &u, false);
+                let slave =
+                    this.bind(task, t.as_bytes(), &p, false) && this.set_type(task, &p, abi::MS_SLAVE);
+                if peer && slave && this.new_mount(task, &format!("{t}/i")) {
+                    let at = |base: &str| root_dev(task, &format!("{base}/i"));
+                    let (here, there, down) = (at(&t), at(&u), at(&p));
+                    if here.is_none() || here != there || here != down {
+                        result =
+                            Err(format!("{cell}: t/i is {here:?}, its peer {there:?}, its slave {down:?}"));
+                    }
+                    this.give_way(pick);
+                    this.umount(task, &format!("{u}/i"));
+                    let left = at(&p);
+                    if result.is_ok() && left == here {
+                        result = Err(format!(
+                            "{cell}: p/i is still {left:?} after the umount of its master's peer"
+                        ));
+                    }
                 }
-                self.umount(task, &format!("{u}/i"));
-                let left = at(&p);
-                if result.is_ok() && left == here {
-                    result =
-                        Err(format!("{cell}: p/i is still {left:?} after the umount of its master's peer"));
+                if slave {
+                    this.detach(task, &p);
                 }
+                if peer {
+                    this.detach(task, &u);
+                }
+                this.detach(task, &t);
             }
-            if slave {
-                self.detach(task, &p);
-            }
-            if peer {
-                self.detach(task, &u);
-            }
-            self.detach(task, &t);
-        }
-        self.detach(task, &cell);
-        result
+            result
+        })
     }
 
     /// A copy of the namespace: made private, pivoted into a new root, left.
@@ -243,7 +346,9 @@ impl Writer<'_> {
             return;
         };
         self.done.namespace_clones += 1;
-        self.set_type(&copy, "/", abi::MS_PRIVATE | abi::MS_REC);
+        if !self.set_type(&copy, "/", abi::MS_PRIVATE | abi::MS_REC) {
+            return;
+        }
         let root = format!("{}/p", cell_path(pick % OPEN_CELLS));
         if self.new_mount(&copy, &root) {
             // The root mount of a namespace without a hidden one cannot be pivoted away from: `EINVAL`.
@@ -280,8 +385,17 @@ impl Writer<'_> {
             }
             self.umount(task, &at);
         }
+        // A bind of the root in another cell, made private meanwhile, may show the mount still, until that writer is done.
+        let mut removed = claim.directory.rmdir(b"r", &task.namespace());
+        for _ in 0..PATIENCE {
+            if !matches!(removed, Err(FsError::Busy)) {
+                break;
+            }
+            self.env.give_way();
+            removed = claim.directory.rmdir(b"r", &task.namespace());
+        }
         // Namespaces that were copied from this one meanwhile may have the mount still; they let go of it.
-        match claim.directory.rmdir(b"r", &task.namespace()) {
+        match removed {
             Ok(Removed { dentry, elsewhere: namespaces }) => {
                 if detach_elsewhere(&dentry, &namespaces).is_err() {
                     self.done.failed += 1;
@@ -301,13 +415,17 @@ impl Writer<'_> {
 
     /// A mount over a path of the input.
     fn cover(&mut self, task: &Task<TmpDentry>, place: usize, pick: usize) {
-        let at = String::from_utf8_lossy(&self.source(place, pick)).into_owned();
-        if at == "/" {
+        let source = self.source(place, pick);
+        let source = String::from_utf8_lossy(&source);
+        let (directory, name) = source.rsplit_once('/').unwrap_or_default();
+        if name.is_empty() {
             return;
         }
         self.covers.begin();
-        if self.new_mount(task, &at) {
-            self.umount(task, &at);
+        let stands = task.chdir(if directory.is_empty() { b"/" } else { directory.as_bytes() }).is_ok();
+        if stands && self.new_mount(task, name) {
+            self.give_way(pick);
+            self.umount(task, name);
         }
         self.covers.end();
     }
@@ -361,30 +479,29 @@ impl Writer<'_> {
         changed
     }
 
-    /// Umounts, lazily if readers keep it busy for long.
-    fn umount(&mut self, task: &Task<TmpDentry>, target: &str) {
+    /// Umounts, lazily if readers keep it busy for long. Whether something went.
+    fn umount(&mut self, task: &Task<TmpDentry>, target: &str) -> bool {
         for _ in 0..UMOUNT_TRIES {
             match umount2(task, target.as_bytes(), 0) {
                 Ok(_) => {
                     self.done.umounts += 1;
-                    return;
+                    return true;
                 }
                 Err(Errno::EBUSY) => {}
                 // Somebody else's umount took it along.
                 Err(_) => {
                     self.done.failed += 1;
-                    return;
+                    return false;
                 }
             }
         }
-        self.detach(task, target);
+        self.detach(task, target)
     }
 
-    fn detach(&mut self, task: &Task<TmpDentry>, target: &str) {
-        match umount2(task, target.as_bytes(), abi::MNT_DETACH) {
-            Ok(_) => self.done.lazy_umounts += 1,
-            Err(_) => self.done.failed += 1,
-        }
+    fn detach(&mut self, task: &Task<TmpDentry>, target: &str) -> bool {
+        let gone = umount2(task, target.as_bytes(), abi::MNT_DETACH).is_ok();
+        *(if gone { &mut self.done.lazy_umounts } else { &mut self.done.failed }) += 1;
+        gone
     }
 }
 

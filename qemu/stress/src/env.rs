@@ -9,6 +9,9 @@ pub trait Env: Sync {
     /// have returned.
     fn run(&self, work: &(dyn Fn(usize) + Sync));
 
+    /// Lets other workers run for a moment.
+    fn give_way(&self);
+
     /// Nanoseconds since some moment; never goes back.
     fn now_ns(&self) -> u64;
 
@@ -49,6 +52,10 @@ impl Env for Host {
                 thread.join().expect("a worker reports what is wrong, and does not panic");
             }
         });
+    }
+
+    fn give_way(&self) {
+        std::thread::yield_now();
     }
 
     fn now_ns(&self) -> u64 {

@@ -153,7 +153,7 @@ impl Run<'_> {
         };
         let reader = Reader { world, arenas, covers };
         let files = files.unwrap_or_else(|| Files::new(index));
-        let mut writer = Writer { world, arenas, covers, files, done };
+        let mut writer = Writer { env: self.env, world, arenas, covers, files, done };
         while self.env.now_ns() < end {
             let place = rng.random_range(0..world.places.len());
             let task = world.places[place].walker.fork().expect("there is memory");

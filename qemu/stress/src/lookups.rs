@@ -6,6 +6,7 @@
 //!   lookup ([`Covers`]); then it may lead into what covers it, or nowhere;
 //! - in a cell, `p` is the cell's own directory or the root of a job's file system; only the first has `under`, only the
 //!   second `over`; and `p/..` is the cell, at any moment;
+//! - `b` is the cell's own directory, or one of a cell that is bound there; and `b/..` is the cell;
 //! - in a claimed cell one mount is moved between `x` and `y`: no walk sees it at both;
 //! - where two mounts take turns at being the root, no walk combines the moments before and after a pivot.
 
@@ -119,7 +120,7 @@ impl Reader<'_> {
         let cell = rng.random_range(0..OPEN_CELLS);
         let path = cell_path(cell);
         let own = self.arenas.of(place).cells[cell];
-        match rng.random_range(0..4) {
+        match rng.random_range(0..6) {
             0 => expect(task, &format!("{path}/p"), |found| {
                 found.is_ok_and(|id| id.0 == own.0 || is_foreign(id))
             }),
@@ -131,7 +132,9 @@ impl Reader<'_> {
                 Ok(id) => is_foreign(id),
                 Err(error) => error == WalkError::NotFound,
             }),
-            _ => expect(task, &format!("{path}/p/.."), |found| found == Ok(own)),
+            3 => expect(task, &format!("{path}/p/.."), |found| found == Ok(own)),
+            4 => expect(task, &format!("{path}/b"), |found| found.is_ok_and(|id| id.0 == own.0 && id != own)),
+            _ => expect(task, &format!("{path}/b/.."), |found| found == Ok(own)),
         }
     }
 
