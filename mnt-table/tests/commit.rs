@@ -78,7 +78,7 @@ impl Many {
         let mounts = vec![Arc::clone(&world.root)];
         // The hash grows to its size beforehand.
         let mut chain = vec![Arc::clone(&world.root)];
-        for _ in 0..sized(1000, 100) {
+        for _ in 0..sized(1000, 48) {
             let top = world.mount(chain.last().unwrap(), &dirs[0], root);
             chain.push(top);
         }
@@ -162,11 +162,11 @@ impl Many {
 #[test]
 fn what_was_planned_at_once_is_committed_without_memory() {
     let _alone = alone();
-    for seed in 0..sized(20, 2) as u64 {
+    for seed in 0..sized(20, 1) as u64 {
         let held = held();
         let mut many = Many::new(held.root());
         let mut random = Random(seed);
-        for step in 0..sized(100, 10) {
+        for step in 0..sized(100, 4) {
             assert_eq!(many.change(&mut random), 0, "seed {seed}, step {step}: the commit took memory");
             many.world.check();
         }

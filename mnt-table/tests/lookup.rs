@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Done, Mnt, World, alone, find, held, is_at, mkdirs, sized, spec};
+use common::{Done, Mnt, READERS, World, alone, find, held, is_at, mkdirs, sized, spec};
 use mnt_table::{WriteSet, pin};
 use tmpfs::TmpDentry;
 
@@ -24,7 +24,7 @@ fn looks_up(world: &World, dentry: &TmpDentry) -> Option<Mnt> {
 fn every_mount_is_found_from_one_to_very_many() {
     let _alone = alone();
     let world = World::new();
-    let (count, root) = (sized(100_000, 16), held());
+    let (count, root) = (sized(100_000, 10), held());
     let dirs = dirs(&world, count + 1);
     let mut mounts = Vec::new();
     for number in 0..count {
@@ -59,7 +59,7 @@ fn one_operation_with_many_mounts_leaves_short_chains() {
 
 fn one_operation(expected: bool) {
     let world = World::new();
-    let (count, root) = (sized(10_000, 16), held());
+    let (count, root) = (sized(10_000, 10), held());
     let dirs = dirs(&world, count);
     let mut set = WriteSet::one(&world.ns);
     if expected {
@@ -91,14 +91,14 @@ fn one_operation(expected: bool) {
 fn a_constant_mount_is_never_missed_while_the_hash_grows() {
     let _alone = alone();
     let world = World::new();
-    let dirs = dirs(&world, sized(20_000, 16));
+    let dirs = dirs(&world, sized(20_000, 12));
     let (first, rest) = dirs.split_first().unwrap();
     let constant = world.mount_fresh(&world.root, first);
     let root = held();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let _done = Done(&done);
-        for _ in 0..2 {
+        for _ in 0..READERS {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let found = looks_up(&world, first).expect("it is always there");

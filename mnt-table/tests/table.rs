@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use common::{Done, alone, beside_a_pin, sized};
+use common::{Done, READERS, alone, beside_a_pin, sized};
 use mnt_table::reclaim::{self, pin};
 use mnt_table::table::{Entry, Links, Table, Unlinked, Writer};
 
@@ -95,7 +95,7 @@ fn get(table: &Table<Number>, key: u64) -> Option<u64> {
 
 /// How many entries a lookup that misses compares on average.
 fn average_chain(map: &Map) -> f64 {
-    let tries = 1000;
+    let tries = sized(1000, 100) as u64;
     let mut compared = 0;
     for key in 0..tries {
         map.table.find(
@@ -114,7 +114,7 @@ fn average_chain(map: &Map) -> f64 {
 fn chains_stay_bounded_while_it_only_grows() {
     let _alone = alone();
     let mut map = Map::new();
-    for key in 0..sized(100_000, 120) as u64 {
+    for key in 0..sized(100_000, 70) as u64 {
         map.catch_up();
         map.insert(key, key + 1);
         assert!(map.writer.len() <= 4 * map.writer.buckets(), "{} entries", map.writer.len());
@@ -167,7 +167,7 @@ fn random_changes_do_what_a_sorted_map_does() {
     let mut map = Map::new();
     let mut model = std::collections::BTreeMap::new();
     let mut state = 12345u64;
-    for step in 0..sized(100_000, 400) as u64 {
+    for step in 0..sized(100_000, 200) as u64 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = (state >> 33) % sized(2000, 60) as u64;
         match (model.contains_key(&key), (state >> 20) % 3) {
@@ -204,7 +204,7 @@ fn a_constant_key_is_never_missed_beside_growth_and_change() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let _done = Done(&done);
-        for _ in 0..2 {
+        for _ in 0..READERS {
             scope.spawn(|| {
                 let mut last = 0;
                 while !done.load(Ordering::Relaxed) {
@@ -216,7 +216,7 @@ fn a_constant_key_is_never_missed_beside_growth_and_change() {
             });
         }
         let one = |writer: &Writer<Number>, key| writer.find(hash(key), |number| number.key == key).unwrap();
-        for round in 0..sized(100_000, 60) as u64 {
+        for round in 0..sized(100_000, 40) as u64 {
             let guard = pin();
             writer.insert(table, Unlinked::new(Number::new(round + 2, 0)), &guard);
             let entry = one(writer, 1);

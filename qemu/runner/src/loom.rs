@@ -36,8 +36,8 @@ pub(crate) struct Args {
     /// Show that loom as released fails the canaries; nothing else runs
     #[arg(long, conflicts_with_all = ["filter", "bound", "planted_only", "no_planted"])]
     stock: bool,
-    /// Seconds that one run may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    /// Seconds that one run may take; the longest takes one minute where nothing else runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// Seed of the random programs that check the explorer
     #[arg(long, value_name = "SEED", default_value_t = 1)]
