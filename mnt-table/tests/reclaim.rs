@@ -88,7 +88,7 @@ fn memory_that_waits_is_bounded_and_umount_never_waits() {
     let before = reclaim::limit();
     let world = World::new();
     let root = held();
-    let dirs: Vec<_> = (0..sized(3000, 20)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
+    let dirs: Vec<_> = (0..sized(3000, 10)).map(|number| mkdirs(world.dir(), &format!("{number}"))).collect();
     let mounts: Vec<_> = dirs.iter().map(|dir| world.mount(&world.root, dir, root.root())).collect();
     let per_mount = 100;
     reclaim::set_limit(sized(1000, 5) as u64 * per_mount);

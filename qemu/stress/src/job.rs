@@ -88,10 +88,10 @@ pub fn run(env: &dyn Env, job: &Job, forest: &Forest) -> Result<Outcome, BuildEr
         }
     }
     run.check(&world.namespaces());
-    let began = env.now_ns();
-    {
+    let stressed_ns = {
         let arenas = Arenas::new(&world, PIVOTS)?;
         let covers = Covers::default();
+        let began = env.now_ns();
         let end = began + u64::from(job.seconds) * ROUND_NS;
         while env.now_ns() < end {
             let round_end = end.min(env.now_ns() + ROUND_NS);
@@ -103,8 +103,8 @@ pub fn run(env: &dyn Env, job: &Job, forest: &Forest) -> Result<Outcome, BuildEr
             run.check(&namespaces.collect::<Vec<_>>());
             run.progress(began);
         }
-    }
-    let stressed_ns = (env.now_ns() - began).max(1);
+        (env.now_ns() - began).max(1)
+    };
     run.take_down(&world);
     run.check(&world.namespaces());
     for ((place, before), after) in world.places.iter().zip(&listed).zip(run.list(&world)) {
