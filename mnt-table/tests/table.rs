@@ -114,7 +114,7 @@ fn average_chain(map: &Map) -> f64 {
 fn chains_stay_bounded_while_it_only_grows() {
     let _alone = alone();
     let mut map = Map::new();
-    for key in 0..sized(100_000, 70) as u64 {
+    for key in 0..sized(100_000, 40) as u64 {
         map.catch_up();
         map.insert(key, key + 1);
         assert!(map.writer.len() <= 4 * map.writer.buckets(), "{} entries", map.writer.len());
@@ -148,7 +148,7 @@ fn many_insertions_under_one_pin_are_caught_up_with() {
 #[test]
 fn what_is_expected_fits_at_once() {
     let _alone = alone();
-    let count = sized(50_000, 80);
+    let count = sized(50_000, 40);
     let mut map = Map::new();
     map.insert(u64::MAX, 1);
     map.writer.expect(count);
@@ -167,7 +167,7 @@ fn random_changes_do_what_a_sorted_map_does() {
     let mut map = Map::new();
     let mut model = std::collections::BTreeMap::new();
     let mut state = 12345u64;
-    for step in 0..sized(100_000, 200) as u64 {
+    for step in 0..sized(100_000, 120) as u64 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = (state >> 33) % sized(2000, 60) as u64;
         match (model.contains_key(&key), (state >> 20) % 3) {
@@ -236,7 +236,7 @@ fn a_constant_key_is_never_missed_beside_growth_and_change() {
 #[test]
 fn a_reader_that_never_unpins_delays_growth_and_nothing_else() {
     let _alone = alone();
-    let count = sized(400, 150) as u64;
+    let count = sized(400, 80) as u64;
     let mut map = Map::new();
     beside_a_pin(|| {
         (0..count).for_each(|key| map.insert(key, key));
@@ -255,7 +255,7 @@ fn a_reader_that_never_unpins_delays_growth_and_nothing_else() {
 fn entries_are_freed_once_wherever_they_were() {
     let _alone = alone();
     let freed = Arc::new(AtomicUsize::new(0));
-    let count = sized(1000, 60) as u64;
+    let count = sized(1000, 30) as u64;
     let mut map = Map::new();
     let number = |key| {
         let mut number = Number::new(key, 0);
