@@ -97,7 +97,8 @@ pub(crate) fn rules<D: Dentry>(ns: &MntNamespace<D>) -> Rules {
     Rules { mounts_max: sysctl::mounts_max(), owner: ns.owner().clone() }
 }
 
-/// Where something is to be attached: the top of the stack at `target`.
+/// Where something is to be attached: the top of the stack at `target`, which counts as used by that, whatever becomes of
+/// the call.
 ///
 /// # Errors
 /// `ENOENT`: the place is gone.
@@ -109,6 +110,7 @@ pub(crate) fn lock_target<D: Dentry>(
         return Err(Error::NotFound);
     }
     let place = top_of(locks, target);
+    place.0.note_use();
     if place.1.is_removed() { Err(Error::NotFound) } else { Ok(place) }
 }
 

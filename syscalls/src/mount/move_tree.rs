@@ -50,6 +50,7 @@ pub(crate) fn move_tree<D: Dentry>(
             How::Beneath if !to.0.is_mounted() => return Err(Error::NotFound.into()), // 5
             How::Beneath => {
                 let (parent, on, top) = place_beneath(locks, &to.0)?; // 8.8.1, 1
+                parent.note_use();
                 if on.is_removed() {
                     return Err(Error::NotFound.into()); // 5
                 }
