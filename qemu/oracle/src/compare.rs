@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::language::Op;
+use crate::linux::Nursery;
 use crate::{Answer, Linux, Model, Session, Step, Views};
 
 /// Where the two first differ.
@@ -46,9 +47,9 @@ impl Pair {
     ///
     /// # Errors
     /// An executor could not be made.
-    pub fn new(tasks_max: usize) -> Result<Self> {
+    pub fn new(nursery: &Nursery, tasks_max: usize) -> Result<Self> {
         let (mut linux, mut model) =
-            (Session::new(Linux::new(tasks_max)?), Session::new(Model::beside_linux()?));
+            (Session::new(Linux::new(nursery, tasks_max)?), Session::new(Model::beside_linux()?));
         let views = model.views()?;
         anyhow::ensure!(linux.views()? == views, "the two do not even begin alike");
         Ok(Pair { linux, model, views, intended: 0, over: false, made: vec![0], steps: 0 })
@@ -139,8 +140,8 @@ impl Pair {
 ///
 /// # Errors
 /// An executor failed.
-pub fn compare(program: &[Step], tasks_max: usize) -> Result<Option<Box<Difference>>> {
-    let mut pair = Pair::new(tasks_max)?;
+pub fn compare(nursery: &Nursery, program: &[Step], tasks_max: usize) -> Result<Option<Box<Difference>>> {
+    let mut pair = Pair::new(nursery, tasks_max)?;
     for step in program {
         if let Err(difference) = pair.step(step)? {
             return Ok(Some(difference));

@@ -10,6 +10,14 @@ use crate::{Answer, Step};
 pub struct Coverage(BTreeMap<String, BTreeMap<String, u64>>);
 
 impl Coverage {
+    /// What `other` counted, too.
+    pub fn add(&mut self, other: Coverage) {
+        for (call, answers) in other.0 {
+            let known = self.0.entry(call).or_default();
+            answers.into_iter().for_each(|(word, count)| *known.entry(word).or_default() += count);
+        }
+    }
+
     /// One step more.
     pub fn count(&mut self, step: &Step, answer: &Answer) {
         let word = match answer {

@@ -36,6 +36,7 @@ pub mod language;
 pub mod linux;
 pub mod machine;
 pub mod model;
+pub mod random;
 pub mod raw;
 pub mod script;
 pub mod session;
