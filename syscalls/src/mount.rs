@@ -16,6 +16,7 @@ use propagate::attach::Rules;
 use propagate::pivot_root::{Position, top_of};
 
 use crate::path::{Argument, Spot};
+use crate::scope::is_mounted;
 use crate::user_memory::Text;
 use crate::{Errno, FileSystems, Task, sysctl};
 
@@ -106,7 +107,7 @@ pub(crate) fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
     target: &Position<D>,
 ) -> Result<Position<D>, Error> {
-    if !target.0.is_mounted() {
+    if !is_mounted(&target.0) {
         return Err(Error::NotFound);
     }
     let place = top_of(locks, target);

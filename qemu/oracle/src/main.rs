@@ -189,11 +189,12 @@ fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
     }
     let time = start.elapsed().max(Duration::from_millis(1));
     println!(
-        "seed {seed}: {done} operations in {} programs alike, {}% succeeded, {} intended differences, {:.1} s, {:.0} per \
-         second",
+        "seed {seed}: {done} operations in {} programs alike, {}% succeeded, {} intended differences, {} expiry marks lost, \
+         {:.1} s, {:.0} per second",
         outcome.programs,
         outcome.succeeded * 100 / done.max(1),
         outcome.intended,
+        outcome.lost_marks,
         time.as_secs_f64(),
         done as f64 / time.as_secs_f64()
     );

@@ -2,6 +2,11 @@
 //!
 //! A program is known by the seed and its number alone, whoever runs it. Each processor takes the next number, until there
 //! were as many operations as wanted or somebody found a difference.
+//!
+//! # Marks that get lost
+//! On Linux a lookup that any change of mounts in the whole machine falls into starts again with references, and those take
+//! expiry marks away that nobody used. So when an expiring umount answers `EAGAIN` there and succeeds here, the program
+//! runs anew; such a mark is not lost each time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::Step;
-use crate::compare::{Difference, Pair};
+use crate::compare::{Difference, Pair, compare};
 use crate::coverage::Coverage;
 use crate::generate::{Generator, Limits};
 use crate::linux::Nursery;
@@ -43,6 +48,8 @@ pub struct Outcome {
     pub succeeded: u64,
     /// Intended differences.
     pub intended: u64,
+    /// Expiry marks that were lost on Linux.
+    pub lost_marks: u64,
     /// How often what was hit.
     pub coverage: Coverage,
     /// Programs on which the two differ: at most one for each processor.
@@ -111,6 +118,10 @@ fn program(nursery: &Nursery, plan: &Plan, number: u64) -> Result<Outcome> {
             }
             Err(difference) => {
                 program.push(step);
+                if difference.is_lost_mark(&program) && agrees_again(nursery, &program, plan)? {
+                    outcome.lost_marks += 1;
+                    break;
+                }
                 outcome.found.push(Found { number, program, difference });
                 break;
             }
@@ -123,12 +134,24 @@ fn program(nursery: &Nursery, plan: &Plan, number: u64) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Whether the two agree on `program` after all, in one of a few more runs.
+fn agrees_again(nursery: &Nursery, program: &[Step], plan: &Plan) -> Result<bool> {
+    const RUNS: usize = 5;
+    for _ in 0..RUNS {
+        if compare(nursery, program, plan.limits.tasks)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Outcome {
     fn add(&mut self, other: Outcome) {
         self.programs += other.programs;
         self.done += other.done;
         self.succeeded += other.succeeded;
         self.intended += other.intended;
+        self.lost_marks += other.lost_marks;
         self.coverage.add(other.coverage);
         self.found.extend(other.found);
     }

@@ -6,6 +6,7 @@ use rand::seq::IndexedRandom;
 
 use syscalls::mountinfo::MountInfo;
 
+use super::names::{Kind, Names};
 use crate::{DIRECTORIES, Views};
 
 /// Where a task sees mounts.
@@ -16,6 +17,7 @@ pub(super) fn places(views: &Views, task: usize) -> Vec<Place> {
         path: text(&line.mountpoint),
         root: text(&line.root),
         device: line.minor,
+        fs_type: text(&line.fs_type),
         is_shared: line.tags.shared.is_some() || line.tags.master.is_some(),
     };
     lines.into_iter().flatten().map(place).collect()
@@ -27,6 +29,7 @@ pub(super) struct Place {
     /// The mount's root in its file system.
     root: String,
     device: u32,
+    fs_type: String,
     /// Whether it has peers or a master.
     is_shared: bool,
 }
@@ -34,6 +37,9 @@ pub(super) struct Place {
 impl Place {
     /// A directory in it, unless its root is one without.
     pub(super) fn below(&self, rng: &mut SmallRng) -> Option<String> {
+        if self.fs_type != "tmpfs" {
+            return None;
+        }
         let root = self.root.trim_start_matches('/');
         let inside = DIRECTORIES.iter().filter_map(|path| match root {
             "" => Some(*path),
@@ -44,10 +50,31 @@ impl Place {
     }
 }
 
+/// Whether nobody sees a file system that the kernel fills.
+pub(super) fn all_are_plain(views: &Views) -> bool {
+    views.0.iter().flatten().flatten().all(|line| line.fs_type == b"tmpfs" || line.fs_type == b"nsfs")
+}
+
+/// Paths that lead somewhere else through where proc is mounted, to what a task with `names` refers to or to what the
+/// tasks `others` have.
+pub(super) fn magic(places: &[Place], names: &Names, others: &[usize]) -> Vec<String> {
+    let mut found = Vec::new();
+    for proc in places.iter().filter(|place| place.fs_type == "proc" && place.root == "/") {
+        let proc = proc.path.trim_end_matches('/');
+        let links = ["root", "cwd", "ns/mnt"];
+        found.extend(links.map(|link| format!("{proc}/self/{link}")));
+        found.extend(names.all(&[Kind::Tree, Kind::File]).map(|name| format!("{proc}/self/fd/{{@{name}}}")));
+        found.extend(others.iter().flat_map(|task| links.map(|link| format!("{proc}/{{t{task}}}/{link}"))));
+    }
+    found
+}
+
 /// Paths of one task.
 pub(super) struct Paths<'a> {
     pub(super) rng: &'a mut SmallRng,
     pub(super) places: Vec<Place>,
+    /// Those of [`magic`].
+    pub(super) magic: Vec<String>,
 }
 
 impl Paths<'_> {
@@ -76,6 +103,7 @@ impl Paths<'_> {
     pub(super) fn any(&mut self) -> String {
         match self.rng.random_range(0..25) {
             0 => self.odd(),
+            1..3 if !self.magic.is_empty() => self.magic.choose(self.rng).cloned().unwrap_or_default(),
             1..9 => self.mountpoint(),
             _ => self.below(),
         }

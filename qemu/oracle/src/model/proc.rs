@@ -131,7 +131,7 @@ impl Processes {
         let process = Process { pid, task: Arc::downgrade(task), fds: Vec::new() };
         for root in known.living() {
             // Short of memory, or an instance that is on its way out: nobody is told of the task there.
-            let _ = known.show(&root, &process);
+            let _ = as_kernel(&root, || known.show(&root, &process));
         }
         known.processes.push(process);
     }
@@ -148,8 +148,10 @@ impl Processes {
             return;
         }
         for root in known.living() {
-            let _ = root.unlink(b"self", &task.namespace());
-            let _ = root.make_symlink(b"self", pid.to_string().as_bytes());
+            let _ = as_kernel(&root, || {
+                root.unlink(b"self", &task.namespace()).map(drop)?;
+                root.make_symlink(b"self", pid.to_string().as_bytes())
+            });
         }
     }
 
@@ -159,13 +161,13 @@ impl Processes {
         let name = fd.to_string();
         for root in known.living() {
             let Some(directory) = look(&root, &[&pid.to_string(), "fd"]) else { continue };
-            let _ = match open {
+            let _ = as_kernel(&root, || match open {
                 Some(open) => {
                     let link = Arc::new(FdLink(Arc::downgrade(open)));
                     directory.make_handle(name.as_bytes(), link).map(drop)
                 }
                 None => directory.unlink(name.as_bytes(), &task.namespace()).map(drop),
-            };
+            });
         }
         let Some(process) = known.processes.iter_mut().find(|process| process.pid == pid) else { return };
         process.fds.retain(|(other, _)| *other != fd);
@@ -204,6 +206,17 @@ impl Known {
         directory.make_handle(b"cwd", link(Target::Cwd))?;
         Ok(())
     }
+}
+
+/// Lets the kernel change the instance with this root, which may be read-only to everybody else.
+pub(super) fn as_kernel<R>(root: &Arc<TmpDentry>, change: impl FnOnce() -> R) -> R {
+    let super_block = root.super_block();
+    let read_only = super_block.is_read_only();
+    let writable = super_block.set_read_only(false);
+    let result = change();
+    let restored = super_block.set_read_only(read_only);
+    assert!(writable && restored, "nobody writes to it, and what has no name does not count there");
+    result
 }
 
 /// The dentry below `root` at these names.
