@@ -136,14 +136,19 @@ impl Pair {
         }
     }
 
-    /// Whether the step would change a file system that is the machine's own, and not the program's: there is one instance of
-    /// that of namespaces' files.
+    /// Whether the step would change a file system that is the machine's own, and not the program's, since there is one
+    /// instance of that of namespaces' files; or list what processes there are.
     fn is_about_the_machine(&self, step: &Step) -> bool {
         let text = step.text();
         let changes =
             text.contains("fspick ") || text.starts_with("mount -o remount,") && !text.contains("bind");
+        let fs_type: &[u8] = match changes {
+            true => b"nsfs",
+            false if text.starts_with("ls ") => b"proc",
+            false => return false,
+        };
         let path = text.rsplit(' ').next().unwrap_or_default();
-        changes && self.model.machine.fs_type_at(step.task, path).is_some_and(|found| found == b"nsfs")
+        self.model.machine.fs_type_at(step.task, path).is_some_and(|found| found == fs_type)
     }
 
     /// What is looked up: some fixed paths, and mountpoints.

@@ -54,6 +54,8 @@ pub struct Generator {
     limits: Limits,
     /// What each task made so far knows.
     tasks: Vec<Names>,
+    /// Tasks in user namespaces of their own that the task at hand may look at.
+    confined: Vec<usize>,
     /// What a task is going to do next.
     queue: VecDeque<(usize, String)>,
 }
@@ -61,7 +63,7 @@ pub struct Generator {
 impl Generator {
     /// For one program.
     pub fn new(limits: Limits) -> Self {
-        Generator { limits, tasks: vec![Names::default()], queue: VecDeque::new() }
+        Generator { limits, tasks: vec![Names::default()], confined: Vec::new(), queue: VecDeque::new() }
     }
 
     /// The next step after `views`; `None` if no task is left.
@@ -87,6 +89,8 @@ impl Generator {
             let places = places(views, task);
             let others: Vec<usize> =
                 tasks.iter().copied().filter(|other| model.machine.may_inspect(task, *other)).collect();
+            let is_confined = |other: &usize| *other != task && model.machine.is_confined(*other);
+            self.confined = others.iter().copied().filter(is_confined).collect();
             let magic = magic(&places, known, &others);
             let mut paths = Paths { rng, places, magic };
             if lines > MANY_LINES {
@@ -94,11 +98,11 @@ impl Generator {
                 format!("umount {}{target}", if paths.rng.random_bool(0.7) { "-l " } else { "" })
             } else {
                 match paths.rng.random_range(0..100) {
-                    0..53 => self.mount_call(task, &mut paths, lines, &tasks),
-                    53..75 => self.tree_call(task, &mut paths),
-                    75..88 => self.file_call(task, &mut paths, &tasks, views),
-                    88..94 => self.task_call(task, &mut paths, model, &others),
-                    94..97 => self.query(task, &mut paths),
+                    0..52 => self.mount_call(task, &mut paths, lines, &tasks),
+                    52..73 => self.tree_call(task, &mut paths),
+                    73..86 => self.file_call(task, &mut paths, &tasks, views),
+                    86..94 => self.task_call(task, &mut paths, model, &others),
+                    94..97 => self.query(task, &mut paths, &others),
                     _ => odd::call(&mut paths, &self.tasks[task]),
                 }
             }

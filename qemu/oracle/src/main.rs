@@ -44,7 +44,7 @@ struct Args {
     /// Programs that are run at the same time; without it one on each processor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: Option<u64>,
-    /// Print how often each call gave each answer
+    /// Print how often each call gave each answer, and how often each rule of Linux was shown
     #[arg(long)]
     coverage: bool,
     /// Run these scripts on Linux and on the mount table instead
@@ -79,7 +79,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     if !args.rules.is_empty() {
-        return rules(&args.rules);
+        let counts = rules(&args.rules)?;
+        counts.iter().for_each(|(rule, count)| println!("{rule:12}{count}"));
+        println!("{} rules", counts.len());
+        return Ok(ExitCode::SUCCESS);
     }
     linux::check()?;
     linux::prepare()?;
@@ -145,17 +148,15 @@ fn scripts(nursery: &Nursery, paths: &[PathBuf]) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Which rules programs show.
-fn rules(paths: &[PathBuf]) -> Result<ExitCode> {
+/// Which rules the programs of scripts show, and how many show each.
+fn rules(paths: &[PathBuf]) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for path in paths {
         for rule in read(path)?.sections.into_iter().flat_map(|section| section.rules) {
             *counts.entry(rule).or_insert(0) += 1;
         }
     }
-    counts.iter().for_each(|(rule, count)| println!("{rule:12}{count}"));
-    println!("{} rules", counts.len());
-    Ok(ExitCode::SUCCESS)
+    Ok(counts)
 }
 
 /// Makes a program on which the two differ short.
@@ -178,7 +179,8 @@ fn minimise(nursery: &Nursery, path: &Path, limits: Limits) -> Result<ExitCode> 
 fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
     let limits = args.limits();
     let start = Instant::now();
-    let plan = Plan { seed, first: args.first, ops: args.ops, length: args.length, limits };
+    let plan =
+        Plan { seed, first: args.first, ops: args.ops, length: args.length, limits, coverage: args.coverage };
     let outcome = random::run(nurseries, &plan)?;
     let done = outcome.done;
     if let Some(found) = outcome.found.into_iter().min_by_key(|found| found.number) {
@@ -199,10 +201,16 @@ fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
         done as f64 / time.as_secs_f64()
     );
     if args.coverage {
-        print!("{}", outcome.coverage);
+        let cases = std::fs::read_dir(CASES).with_context(|| format!("cannot read {CASES}"))?;
+        let cases = cases.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let cases: Vec<_> = cases.into_iter().filter(|path| path.is_file()).collect();
+        print!("{}\n{}", outcome.coverage, outcome.coverage.rules(&rules(&cases)?));
     }
     Ok(true)
 }
+
+/// The case files.
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../syscalls/tests/cases");
 
 /// Where programs on which the two differ are saved.
 const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oracle");

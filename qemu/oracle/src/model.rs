@@ -27,7 +27,6 @@ use mnt_table::{
 use propagate::receivers::depth_first;
 use propagate::with_locks;
 use syscalls::abi::dispatch;
-use syscalls::credentials::Capabilities;
 use syscalls::file_system::SuperFlags;
 use syscalls::listing::mountinfo;
 use syscalls::mountinfo::MountInfo;
@@ -196,16 +195,26 @@ impl Model {
         self.processes.get(number).is_some_and(Option::is_some)
     }
 
+    /// Whether the namespace of task `number` is owned by another user namespace than the machine's first.
+    pub fn is_confined(&self, number: usize) -> bool {
+        let process = self.processes.get(number).and_then(Option::as_ref);
+        process.is_some_and(|process| !process.task.namespace().owner().is_initial())
+    }
+
+    /// The id of the namespace of task `number`: younger ones have larger ids.
+    pub fn namespace_id(&self, number: usize) -> Option<u64> {
+        let process = self.processes.get(number)?.as_ref()?;
+        Some(process.task.namespace().id().0)
+    }
+
     /// Whether task `number` may look at the namespaces of task `other`.
     pub fn may_inspect(&self, number: usize, other: usize) -> bool {
         let credentials = |number: usize| {
             let process = self.processes.get(number)?.as_ref()?;
             Some(process.task.credentials())
         };
-        credentials(number).zip(credentials(other)).is_some_and(|(own, others)| {
-            own.user_ns == others.user_ns && own.effective.contains(others.effective)
-                || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
-        })
+        let both = credentials(number).zip(credentials(other));
+        number == other || both.is_some_and(|(own, others)| proc::may_inspect(&own, &others))
     }
 
     /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
@@ -260,7 +269,7 @@ impl Model {
                 let found =
                     self.processes.iter().flatten().find(|process| process.pid == registers[0] as i32);
                 found.map_or(Err(Failure(Errno::ESRCH.raw())), |found| {
-                    call.open_process(Arc::clone(&found.task))
+                    call.open_process(Arc::downgrade(&found.task))
                 })
             }
             nr => match call.file_call(nr, registers) {

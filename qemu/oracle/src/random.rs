@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 
 use crate::Step;
 use crate::compare::{Difference, Pair, compare};
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Seen};
 use crate::generate::{Generator, Limits};
 use crate::linux::Nursery;
 
@@ -35,6 +35,8 @@ pub struct Plan {
     pub length: u64,
     /// How large things get.
     pub limits: Limits,
+    /// Whether what is hit is counted.
+    pub coverage: bool,
 }
 
 /// What became of it.
@@ -107,13 +109,18 @@ fn program(nursery: &Nursery, plan: &Plan, number: u64) -> Result<Outcome> {
     let mut generator = Generator::new(plan.limits);
     let mut program = Vec::new();
     for _ in 0..plan.length {
+        let before = plan.coverage.then(|| pair.views.clone());
         let Some(step) = generator.next(&mut rng, &pair.model, &pair.views) else { break };
         outcome.done += 1;
         match pair.step(&step)? {
             Ok(answer) => {
                 outcome.succeeded += u64::from(answer.is_ok());
                 generator.done(&step, &answer);
-                outcome.coverage.count(&step, &answer);
+                if let Some(before) = &before {
+                    let is_confined = pair.model.machine.is_confined(step.task);
+                    let (step, answer, after) = (&step, &answer, &pair.views);
+                    outcome.coverage.count(&Seen { step, answer, before, after, is_confined });
+                }
                 program.push(step);
             }
             Err(difference) => {

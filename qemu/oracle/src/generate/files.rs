@@ -45,7 +45,17 @@ impl Generator {
                 None => "getcwd".to_owned(),
             },
             64..70 => format!("mkdir {}/new", paths.any()),
-            70..76 => format!("rmdir {}", paths.any()),
+            70..76 => {
+                // What others see mounted there goes too.
+                let others = views.0.iter().flatten().flatten();
+                let points: Vec<_> = others.map(|line| String::from_utf8_lossy(&line.mountpoint)).collect();
+                let place = points.choose(paths.rng).filter(|_| paths.rng.random_bool(0.4));
+                let place = place.map_or_else(|| paths.any(), |place| place.to_string());
+                match paths.rng.random_range(0..5) {
+                    0..2 => format!("rename {} {place}", paths.any()),
+                    _ => format!("rmdir {place}"),
+                }
+            }
             76..78 => format!("touch {}/f", paths.any()),
             78..80 => format!("unlink {}/f", paths.any()),
             80..86 => format!("rename {} {}/moved", paths.any(), paths.any()),

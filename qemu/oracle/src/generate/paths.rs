@@ -19,6 +19,7 @@ pub(super) fn places(views: &Views, task: usize) -> Vec<Place> {
         device: line.minor,
         fs_type: text(&line.fs_type),
         is_shared: line.tags.shared.is_some() || line.tags.master.is_some(),
+        is_slave: line.tags.master.is_some(),
     };
     lines.into_iter().flatten().map(place).collect()
 }
@@ -32,6 +33,7 @@ pub(super) struct Place {
     fs_type: String,
     /// Whether it has peers or a master.
     is_shared: bool,
+    is_slave: bool,
 }
 
 impl Place {
@@ -101,12 +103,25 @@ impl Paths<'_> {
 
     /// A path that most calls can do something with.
     pub(super) fn any(&mut self) -> String {
-        match self.rng.random_range(0..25) {
-            0 => self.odd(),
-            1..3 if !self.magic.is_empty() => self.magic.choose(self.rng).cloned().unwrap_or_default(),
-            1..9 => self.mountpoint(),
+        match self.rng.random_range(0..50) {
+            0 => format!("{}/f", self.below()),
+            1..3 => self.odd(),
+            3..8 if !self.magic.is_empty() => self.magic.choose(self.rng).cloned().unwrap_or_default(),
+            3..18 => self.mountpoint(),
             _ => self.below(),
         }
+    }
+
+    /// Where something that has peers or a master is mounted.
+    pub(super) fn shared(&mut self) -> Option<String> {
+        let shared: Vec<&Place> = self.places.iter().filter(|place| place.is_shared).collect();
+        shared.choose(self.rng).map(|place| place.path.clone())
+    }
+
+    /// Where something that has a master is mounted.
+    pub(super) fn slave(&mut self) -> Option<String> {
+        let slaves: Vec<&Place> = self.places.iter().filter(|place| place.is_slave).collect();
+        slaves.choose(self.rng).map(|place| place.path.clone())
     }
 
     /// Two mounts of one file system, of which the first has peers or a master.

@@ -9,7 +9,7 @@ use super::paths::Paths;
 
 impl Generator {
     /// A question, of the caller's namespace or of another.
-    pub(super) fn query(&mut self, task: usize, paths: &mut Paths<'_>) -> String {
+    pub(super) fn query(&mut self, task: usize, paths: &mut Paths<'_>, others: &[usize]) -> String {
         let names = &mut self.tasks[task];
         let mount = match names.any(paths.rng, &[Kind::Mount]) {
             Some(name) if paths.rng.random_bool(0.4) => format!("%{name}"),
@@ -27,7 +27,21 @@ impl Generator {
             30..40 => format!("listmount {ns}{mount}"),
             40..50 => format!("listmount {ns}--reverse --max 3"),
             50..58 => format!("listmount {ns}--after {mount}"),
-            58..80 => format!("statmount {ns}{mount}"),
+            58..70 => format!("statmount {ns}{mount}"),
+            70..80 => match names.any(paths.rng, &[Kind::Namespace]) {
+                Some(name) => format!("%{} = ioctl @{name} NS_GET_MNTNS_ID", names.add(Kind::NamespaceId)),
+                None => {
+                    let (file, id) = (names.add(Kind::Namespace), names.add(Kind::NamespaceId));
+                    let other = others.choose(paths.rng).copied().unwrap_or(task);
+                    let rest = [
+                        format!("%{id} = ioctl @{file} NS_GET_MNTNS_ID"),
+                        format!("listmount --ns-id %{id}"),
+                        format!("statmount --ns-id %{id} {mount}"),
+                    ];
+                    self.queue.extend(rest.map(|text| (task, text)));
+                    format!("@{file} = open @proc:{{t{other}}}/ns/mnt")
+                }
+            },
             80..84 => format!("statmount {ns}--mask root,point,type,source,supported --size 540 {mount}"),
             84..88 => format!("statfs {}", paths.any()),
             _ => match names.any(paths.rng, &[Kind::Namespace]) {

@@ -1,6 +1,7 @@
 //! Tasks and namespaces.
 
 use rand::Rng;
+use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
 use super::Generator;
@@ -18,6 +19,15 @@ impl Generator {
         others: &[usize],
     ) -> String {
         let room = model.machine.namespaces().len() < self.limits.namespaces;
+        let machine = &model.machine;
+        // Rather somebody who is elsewhere.
+        let own = machine.namespace_id(task);
+        let elsewhere: Vec<usize> =
+            others.iter().copied().filter(|other| machine.namespace_id(*other) != own).collect();
+        let other = |rng: &mut SmallRng| match elsewhere.choose(rng) {
+            Some(other) if rng.random_bool(0.8) => *other,
+            _ => others.choose(rng).copied().unwrap_or(task),
+        };
         match paths.rng.random_range(0..100) {
             0..24 if room => "unshare --mount".to_owned(),
             24..34 if room => "unshare --user --mount --map-root-user".to_owned(),
@@ -38,17 +48,20 @@ impl Generator {
             }
             68..72 if model.machine.tasks().count() > 1 => "exit".to_owned(),
             72..80 => {
-                let other = others.choose(paths.rng).copied().unwrap_or(task);
+                let users = self.confined.choose(paths.rng).copied().unwrap_or(task);
+                let other = other(paths.rng);
                 let names = &mut self.tasks[task];
                 match paths.rng.random_range(0..10) {
                     0..5 => format!("@{} = open @proc:{{t{other}}}/ns/mnt", names.add(Kind::Namespace)),
-                    5..8 => format!("@{} = open @proc:{{t{other}}}/ns/user", names.add(Kind::Users)),
+                    5..8 => format!("@{} = open @proc:{{t{users}}}/ns/user", names.add(Kind::Users)),
                     _ => format!("@{} = pidfd_open t{other}", names.add(Kind::Process)),
                 }
             }
             80..87 => {
                 // The file of a namespace as a mount: a detached one, and its way to a file.
-                let other = others.choose(paths.rng).copied().unwrap_or(task);
+                let younger = elsewhere.iter().copied().filter(|other| machine.namespace_id(*other) > own);
+                let younger = younger.collect::<Vec<_>>().choose(paths.rng).copied();
+                let other = younger.unwrap_or_else(|| other(paths.rng));
                 let names = &mut self.tasks[task];
                 let (tree, file) = (names.add(Kind::Tree), format!("{}/f", paths.any()));
                 self.queue.push_back((task, format!("move_mount @{tree}: {file}")));
@@ -58,15 +71,24 @@ impl Generator {
                 format!("touch {file}")
             }
             87..96 => {
+                let other = other(paths.rng);
                 let names = &mut self.tasks[task];
                 match paths.rng.random_range(0..10) {
                     0..6 => match names.any(paths.rng, &[Kind::Namespace]) {
                         Some(name) => format!("setns @{name}"),
-                        None => "getcwd".to_owned(),
+                        None => {
+                            let name = names.add(Kind::Namespace);
+                            self.queue.push_back((task, format!("setns @{name}")));
+                            format!("@{name} = open @proc:{{t{other}}}/ns/mnt")
+                        }
                     },
                     6..8 => match names.any(paths.rng, &[Kind::Process]) {
                         Some(name) => format!("setns --type mnt @{name}"),
-                        None => "getcwd".to_owned(),
+                        None => {
+                            let name = names.add(Kind::Process);
+                            self.queue.push_back((task, format!("setns --type mnt @{name}")));
+                            format!("@{name} = pidfd_open t{other}")
+                        }
                     },
                     8 => match names.any(paths.rng, &[Kind::Users]) {
                         Some(name) => format!("setns --type user @{name}"),

@@ -41,19 +41,30 @@ impl Generator {
             }
             18..20 => {
                 // A tree with the ids of a user namespace, and its way to where it is seen.
-                let users = names.any(paths.rng, &[Kind::Users, Kind::Users, Kind::File]);
+                let mut steps = Vec::new();
+                let users = match self.confined.choose(paths.rng) {
+                    Some(other) if paths.rng.random_bool(0.8) => {
+                        let name = names.add(Kind::Users);
+                        steps.push(format!("@{name} = open @proc:{{t{other}}}/ns/user"));
+                        Some(name)
+                    }
+                    _ => names.any(paths.rng, &[Kind::Users, Kind::File, Kind::Namespace]),
+                };
                 let users = users.map_or("-1".to_owned(), |name| format!("@{name}"));
                 let (source, tree) = (paths.any(), names.add(Kind::Tree));
                 match paths.rng.random_range(0..4) {
-                    0 => format!("@{tree} = open_tree_attr --clone --idmap {users} {source}"),
-                    1 => format!("mount_setattr --idmap {users} {}", from(names, paths)),
+                    0 => steps.push(format!("@{tree} = open_tree_attr --clone --idmap {users} {source}")),
+                    1 => steps.push(format!("mount_setattr --idmap {users} {}", from(names, paths))),
                     _ => {
                         let all = ["", "-r "].choose(paths.rng).copied().unwrap_or_default();
-                        self.queue.push_back((task, format!("mount_setattr {all}--idmap {users} @{tree}:")));
-                        self.queue.push_back((task, format!("move_mount @{tree}: {}", paths.any())));
-                        format!("@{tree} = open_tree --clone --recursive {source}")
+                        steps.push(format!("@{tree} = open_tree --clone --recursive {source}"));
+                        steps.push(format!("mount_setattr {all}--idmap {users} @{tree}:"));
+                        steps.push(format!("move_mount @{tree}: {}", paths.any()));
                     }
                 }
+                let rest = steps.split_off(1);
+                self.queue.extend(rest.into_iter().map(|text| (task, text)));
+                steps.pop().expect("each way has a step")
             }
             20..23 => {
                 let attributes = *ATTRIBUTES.choose(paths.rng).expect("there are some");

@@ -1,6 +1,6 @@
 //! The calls about files: what programs need around mounts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use linux_raw_sys::{errno, general as abi};
 use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
@@ -14,7 +14,7 @@ use syscalls::file::Object;
 use syscalls::mounts_file::MountsFile;
 use syscalls::nsfs::nsfs_ioctl;
 use syscalls::user_memory::{read_all, structure, write_all};
-use syscalls::{Errno, File, FileSystems, Kernel};
+use syscalls::{Errno, File, FileSystems, Kernel, Task};
 use tmpfs::{FsError, Kind, Removed, TmpDentry, rename};
 
 use super::kernel::{Call, statfs_flags};
@@ -628,7 +628,7 @@ impl Call<'_> {
     }
 
     /// pidfd_open(2) of a task at hand.
-    pub(super) fn open_process(&self, task: Arc<syscalls::Task<TmpDentry>>) -> Answer {
+    pub(super) fn open_process(&self, task: Weak<Task<TmpDentry>>) -> Answer {
         Ok(fd_result(self.install(File::new(None, Object::Process(task)), true)?))
     }
 }

@@ -26,6 +26,13 @@ impl Used {
         }
     }
 
+    /// The namespace whose file `dentry` is.
+    fn file(&mut self, dentry: &TmpDentry) {
+        if let Some(Object::MountNamespace(ns)) = thing::<NamespaceFile>(dentry).map(NamespaceFile::object) {
+            self.namespace(&ns);
+        }
+    }
+
     /// `dentry`, and `mount` with all that is in one tree with it.
     fn place(&mut self, mount: &Arc<Mount<TmpDentry>>, dentry: &Arc<TmpDentry>) {
         self.dentries.extend([Arc::clone(dentry), Arc::clone(mount.root())]);
@@ -40,13 +47,7 @@ impl Used {
         while let Some(ns) = self.namespaces.get(at).cloned() {
             let roots: Vec<_> =
                 WriteSet::one(&ns).mounts(&ns).map(|mount| Arc::clone(mount.root())).collect();
-            for root in &roots {
-                if let Some(Object::MountNamespace(ns)) =
-                    thing::<NamespaceFile>(root).map(NamespaceFile::object)
-                {
-                    self.namespace(&ns);
-                }
-            }
+            roots.iter().for_each(|root| self.file(root));
             self.dentries.extend(roots);
             at += 1;
         }
@@ -64,10 +65,8 @@ impl Model {
             let open = process.fds.lock().expect("no panic").clone();
             let mapped = process.mapped.lock().expect("no panic").clone();
             for open in open.iter().flatten().chain(&mapped) {
-                if let Object::MountNamespace(ns) = open.file.object() {
-                    used.namespace(ns);
-                }
                 if let Some(at) = open.file.path() {
+                    used.file(&at.dentry);
                     used.place(&at.mount.to_arc(), &at.dentry);
                 }
             }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use mnt_table::walk::WalkError;
 use mnt_table::{Dentry, PathRef, pin};
+use syscalls::credentials::Capabilities;
 use syscalls::mounts_file::Format;
-use syscalls::{Errno, Task};
+use syscalls::{Credentials, Errno, Task};
 use tmpfs::{Handle, TmpDentry};
 
 use super::nsfs::{NamespaceFile, Nsfs};
@@ -21,6 +22,15 @@ pub(super) struct Process {
     fds: Vec<(i32, Weak<Open>)>,
 }
 
+/// Who calls now.
+type Caller = Arc<Mutex<Weak<Task<TmpDentry>>>>;
+
+/// Whether a task with credentials `own` may look at what is a task's with `others`.
+pub(super) fn may_inspect(own: &Credentials, others: &Credentials) -> bool {
+    own.user_ns == others.user_ns && own.effective.contains(others.effective)
+        || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
+}
+
 /// All tasks, and the instances of proc that show them.
 #[derive(Default)]
 pub(super) struct Processes(Mutex<Known>);
@@ -29,6 +39,7 @@ pub(super) struct Processes(Mutex<Known>);
 struct Known {
     processes: Vec<Process>,
     current: i32,
+    caller: Caller,
     roots: Vec<Weak<TmpDentry>>,
     nsfs: Option<Arc<Nsfs>>,
 }
@@ -61,6 +72,7 @@ impl Handle for FdLink {
 /// `ns/mnt`, `ns/user`, `root`, `cwd`.
 struct TaskLink {
     task: Weak<Task<TmpDentry>>,
+    caller: Caller,
     nsfs: Arc<Nsfs>,
     to: Target,
 }
@@ -79,7 +91,14 @@ impl Handle for TaskLink {
     }
 
     fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
-        Some(self.task.upgrade().and_then(|task| self.find(&task)).ok_or(WalkError::NotFound))
+        let caller = self.caller.lock().expect("no panic").upgrade();
+        let Some((task, caller)) = self.task.upgrade().zip(caller) else {
+            return Some(Err(WalkError::NotFound));
+        };
+        if !Arc::ptr_eq(&task, &caller) && !may_inspect(&caller.credentials(), &task.credentials()) {
+            return Some(Err(WalkError::Denied));
+        }
+        Some(self.find(&task).ok_or(WalkError::NotFound))
     }
 }
 
@@ -142,8 +161,9 @@ impl Processes {
     }
 
     /// Who calls now.
-    pub(super) fn set_current(&self, pid: i32, task: &Task<TmpDentry>) {
+    pub(super) fn set_current(&self, pid: i32, task: &Arc<Task<TmpDentry>>) {
         let mut known = self.0.lock().expect("no panic");
+        *known.caller.lock().expect("no panic") = Arc::downgrade(task);
         if std::mem::replace(&mut known.current, pid) == pid {
             return;
         }
@@ -198,7 +218,10 @@ impl Known {
             directory.make_handle(name.as_bytes(), Arc::new(file))?;
         }
         let Some(nsfs) = &self.nsfs else { return Ok(()) };
-        let link = |to| Arc::new(TaskLink { task: Weak::clone(&process.task), nsfs: Arc::clone(nsfs), to });
+        let link = |to| {
+            let (task, caller) = (Weak::clone(&process.task), Arc::clone(&self.caller));
+            Arc::new(TaskLink { task, caller, nsfs: Arc::clone(nsfs), to })
+        };
         let namespaces = directory.mkdir(b"ns")?;
         namespaces.make_handle(b"mnt", link(Target::MountNamespace))?;
         namespaces.make_handle(b"user", link(Target::UserNamespace))?;
