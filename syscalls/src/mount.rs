@@ -102,7 +102,7 @@ pub(crate) fn rules<D: Dentry>(ns: &MntNamespace<D>) -> Rules {
 /// the call.
 ///
 /// # Errors
-/// `ENOENT`: the place is gone.
+/// `ENOENT`: the place is gone, or might go at any time.
 pub(crate) fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
     target: &Position<D>,
@@ -112,7 +112,7 @@ pub(crate) fn lock_target<D: Dentry>(
     }
     let place = top_of(locks, target);
     place.0.note_use();
-    if place.1.is_removed() { Err(Error::NotFound) } else { Ok(place) }
+    if place.1.is_removed() || place.1.is_fleeting() { Err(Error::NotFound) } else { Ok(place) }
 }
 
 /// As [`lock_target`], in `ns`.

@@ -178,6 +178,8 @@ fn minimise(nursery: &Nursery, path: &Path, limits: Limits) -> Result<ExitCode> 
 /// Programs from `seed`, until the operations are used up or the two differ.
 fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
     let limits = args.limits();
+    // Before anything, so that one that cannot be read is not found at the end.
+    let cases = if args.coverage { rules(&cases()?)? } else { BTreeMap::new() };
     let start = Instant::now();
     let plan =
         Plan { seed, first: args.first, ops: args.ops, length: args.length, limits, coverage: args.coverage };
@@ -201,15 +203,19 @@ fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
         done as f64 / time.as_secs_f64()
     );
     if args.coverage {
-        let cases = std::fs::read_dir(CASES).with_context(|| format!("cannot read {CASES}"))?;
-        let cases = cases.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        let cases: Vec<_> = cases.into_iter().filter(|path| path.is_file()).collect();
-        print!("{}\n{}", outcome.coverage, outcome.coverage.rules(&rules(&cases)?));
+        print!("{}\n{}", outcome.coverage, outcome.coverage.rules(&cases));
     }
     Ok(true)
 }
 
-/// The case files.
+/// All case files.
+fn cases() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(CASES).with_context(|| format!("cannot read {CASES}"))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.is_file()).collect())
+}
+
+/// Where they are.
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../syscalls/tests/cases");
 
 /// Where programs on which the two differ are saved.

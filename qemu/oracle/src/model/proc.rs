@@ -63,6 +63,10 @@ impl Handle for FdLink {
         true
     }
 
+    fn is_fleeting(&self) -> bool {
+        true
+    }
+
     fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
         let open = self.0.upgrade();
         Some(open.and_then(|open| open.file.path().cloned()).ok_or(WalkError::NotFound))
