@@ -279,6 +279,7 @@ fn error_label(error: WalkError) -> &'static str {
         WalkError::Leaves => "EXDEV",
         WalkError::Again => "EAGAIN",
         WalkError::BadFlags => "EINVAL",
+        WalkError::Denied => "EACCES",
         WalkError::NoLastName => "EBUSY",
     }
 }

@@ -81,6 +81,11 @@ pub trait Dentry: Send + Sync + Sized + 'static {
     /// Whether the dentry was removed from its directory, so that nothing can be mounted on it any more.
     fn is_removed(&self) -> bool;
 
+    /// Whether it may go at any time without a word, so that nothing can be mounted on it: `/proc/PID/fd/N`.
+    fn is_fleeting(&self) -> bool {
+        false
+    }
+
     /// The mount namespace that this file of a namespace file system stands for.
     fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<Self>>> {
         None

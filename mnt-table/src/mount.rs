@@ -449,9 +449,9 @@ impl<D: Dentry> Mount<D> {
         self.expiring.swap(true, Ordering::Relaxed)
     }
 
-    /// Somebody used it: the mark is gone.
+    /// Somebody used it: the mark of [`mark_expiring`](Mount::mark_expiring) is gone.
     #[inline]
-    pub(crate) fn note_use(&self) {
+    pub fn note_use(&self) {
         // Relaxed: as in `mark_expiring`. Read first: the line is everybody's.
         if self.expiring.load(Ordering::Relaxed) {
             self.expiring.store(false, Ordering::Relaxed);

@@ -51,6 +51,9 @@ pub enum Kind {
     Ordinary,
     /// Holds one detached tree (fsmount, open_tree).
     Anonymous,
+    /// Holds a mount of the kernel's own, such as the one that files of namespaces are in: nobody is ever in it, and to
+    /// calls that change mounts its mounts are as if detached.
+    Internal,
 }
 
 /// A mount namespace.

@@ -65,6 +65,8 @@ pub enum WalkError {
     Again,
     /// `EINVAL`: flags that exclude each other.
     BadFlags,
+    /// `EACCES`: the caller may not follow a magic link.
+    Denied,
     /// `EEXIST`, `EBUSY` or `EINVAL` by call: the last component of a path that must name an entry is `.`, `..` or `/`.
     NoLastName,
 }

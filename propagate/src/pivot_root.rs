@@ -33,6 +33,7 @@ pub fn pivot_root<D: Dentry>(
     }
     let own = locks.is_in(&put_old.0, ns);
     let put_old = if own { top_of(locks, put_old) } else { put_old.clone() };
+    put_old.0.note_use();
     if put_old.1.is_removed() {
         return Err(Error::NotFound);
     }

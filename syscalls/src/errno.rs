@@ -59,6 +59,7 @@ impl From<WalkError> for Errno {
             WalkError::Leaves => Errno::EXDEV,
             WalkError::Again => Errno::EAGAIN,
             WalkError::BadFlags => Errno::EINVAL,
+            WalkError::Denied => Errno::EACCES,
             WalkError::NoLastName => Errno::EBUSY,
         }
     }

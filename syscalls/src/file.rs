@@ -1,6 +1,6 @@
 //! What a file descriptor refers to, as far as mounts are concerned.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 
 use mnt_table::sync::BlockingMutex;
 use mnt_table::{Dentry, MntNamespace, PathRef, UserNs};
@@ -32,8 +32,8 @@ pub enum Object<D: Dentry> {
     UserNamespace(UserNs),
     /// Another kind of namespace; the `CLONE_NEW*` flag of its kind.
     OtherNamespace(u32),
-    /// A pidfd.
-    Process(Arc<Task<D>>),
+    /// A pidfd. It keeps nothing of a process that is gone.
+    Process(Weak<Task<D>>),
 }
 
 impl<D: Dentry> File<D> {

@@ -16,6 +16,7 @@ use propagate::attach::Rules;
 use propagate::pivot_root::{Position, top_of};
 
 use crate::path::{Argument, Spot};
+use crate::scope::is_mounted;
 use crate::user_memory::Text;
 use crate::{Errno, FileSystems, Task, sysctl};
 
@@ -97,19 +98,21 @@ pub(crate) fn rules<D: Dentry>(ns: &MntNamespace<D>) -> Rules {
     Rules { mounts_max: sysctl::mounts_max(), owner: ns.owner().clone() }
 }
 
-/// Where something is to be attached: the top of the stack at `target`.
+/// Where something is to be attached: the top of the stack at `target`, which counts as used by that, whatever becomes of
+/// the call.
 ///
 /// # Errors
-/// `ENOENT`: the place is gone.
+/// `ENOENT`: the place is gone, or might go at any time.
 pub(crate) fn lock_target<D: Dentry>(
     locks: &WriteSet<D>,
     target: &Position<D>,
 ) -> Result<Position<D>, Error> {
-    if !target.0.is_mounted() {
+    if !is_mounted(&target.0) {
         return Err(Error::NotFound);
     }
     let place = top_of(locks, target);
-    if place.1.is_removed() { Err(Error::NotFound) } else { Ok(place) }
+    place.0.note_use();
+    if place.1.is_removed() || place.1.is_fleeting() { Err(Error::NotFound) } else { Ok(place) }
 }
 
 /// As [`lock_target`], in `ns`.

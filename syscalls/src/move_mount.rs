@@ -8,7 +8,7 @@ use propagate::{Error, with_locks};
 use crate::mount::is_root;
 use crate::mount::move_tree::{How, move_tree};
 use crate::path::{Argument, Empty, Spot, last};
-use crate::scope::home;
+use crate::scope::{home, is_mounted};
 use crate::{Errno, Kernel, Task};
 
 /// One end of a move, as user space names it.
@@ -51,7 +51,9 @@ fn join<D: Dentry>(task: &Task<D>, from: &Spot<'_, D>, to: &Spot<'_, D>) -> Resu
     let done = with_locks(LockPlan::new(&task.namespace()), |locks| {
         let (from, to) = (from.now(locks)?, to.now(locks)?);
         for (mount, _) in [&from, &to] {
-            let Some(home) = home(locks, mount)? else { return Err(Error::Invalid.into()) }; // 1, 2
+            let Some(home) = home(locks, mount)?.filter(|_| is_mounted(mount)) else {
+                return Err(Error::Invalid.into()); // 1, 2
+            };
             task.may_administer(&home).map_err(|_| Error::Permission)?;
         }
         if !is_root(&from) || !is_root(&to) {

@@ -95,7 +95,7 @@ pub fn clone<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<Task<D>,
 ///
 /// # Errors
 /// `EBADF`; `EINVAL`: not such a file; of another kind; a task that shares its root with others, or is one of several
-/// threads for a user namespace. `EPERM`.
+/// threads for a user namespace. `ESRCH`: the process is gone. `EPERM`.
 pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result<(), Errno> {
     let file = kernel.file(fd)?;
     let process = match (nsfs::kind(file.opened()?), file.object()) {
@@ -103,6 +103,8 @@ pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result
         (None, Object::Process(process)) if kinds != 0 && kinds & !NAMESPACES == 0 => Some(process),
         _ => return Err(Errno::EINVAL),
     };
+    let process = process.map(|process| process.upgrade().ok_or(Errno::ESRCH)).transpose()?;
+    let process = process.as_deref();
     if process.is_some_and(|process| !kernel.may_inspect(process)) {
         return Err(Errno::EPERM);
     }

@@ -120,6 +120,7 @@ fn origin_of<D: Dentry>(mount: &Arc<Mount<D>>) -> Option<NamespaceId> {
     let origin = |ns: Arc<MntNamespace<D>>| match ns.kind() {
         Kind::Anonymous => ns.origin(),
         Kind::Ordinary => Some(ns.id()),
+        Kind::Internal => None,
     };
     namespace_of(&**mount).and_then(origin)
 }

@@ -26,6 +26,11 @@ pub(crate) fn home<D: Dentry>(
     }
 }
 
+/// Whether `mount` is where calls can change something: neither detached nor the kernel's own.
+pub(crate) fn is_mounted<D: Dentry>(mount: &Arc<Mount<D>>) -> bool {
+    mount.is_mounted() && namespace_of(&**mount).is_some_and(|ns| ns.kind() != Kind::Internal)
+}
+
 /// The anonymous namespace whose root `mount` is.
 ///
 /// # Errors

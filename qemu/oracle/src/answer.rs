@@ -18,6 +18,9 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// `EAGAIN`
+    pub const AGAIN: Answer = Answer::Error(abi::EAGAIN);
+
     /// `EBUSY`
     pub const BUSY: Answer = Answer::Error(abi::EBUSY);
 

@@ -8,8 +8,8 @@
 //!    numbers, and makes text of what calls return. So there is one reading of programs for all machines.
 //! 4. After each step both machines are asked for the answer and for what every task's mountinfo shows ([`view`]), with
 //!    numbers renamed by first appearance. Line order, parents, roots, mountpoints, options and tags must be the same.
-//! 5. Programs are made at random from what the tasks see at that moment ([`generate`]); one on which the two differ is
-//!    shrunk ([`shrink`]) and printed.
+//! 5. Programs are made at random from what the tasks see at that moment ([`generate`]), and run beside each other
+//!    ([`random`]); one on which the two differ is shrunk ([`shrink`]) and printed. What they hit is counted ([`coverage`]).
 //! 6. A program with the wanted answers in it is a script ([`script`]): a test that needs no Linux to run.
 //!
 //! # Intended differences
@@ -36,6 +36,7 @@ pub mod language;
 pub mod linux;
 pub mod machine;
 pub mod model;
+pub mod random;
 pub mod raw;
 pub mod script;
 pub mod session;

@@ -1,7 +1,8 @@
 //! The running kernel as a machine: each task is a process in a mount namespace that is not this machine's.
 //!
-//! 1. The driver makes a socket for each task that there can be, and clones the first helper (`helper`). That one
-//!    unshares, makes everything private, mounts a tmpfs, pivots into it and detaches the old root.
+//! 1. The driver makes a socket for each task that there can be, and has the first helper (`helper`) forked from a small
+//!    process (`nursery`). That one unshares, makes everything private, mounts a tmpfs, pivots into it and detaches the old
+//!    root.
 //! 2. A request is one message and so is its answer (`wire`): raw calls, whose arguments the helper lays out in memory
 //!    (`arena`) before it makes them; or a clone, whose child serves the next socket.
 //! 3. The driver reads `/proc/PID/mountinfo` anew after each step, since an open one keeps showing the namespace and root
@@ -19,7 +20,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use syscalls::mountinfo::MountInfo;
 
 use crate::machine::Machine;
@@ -28,7 +28,10 @@ use wire::{MESSAGE_MAX, Reader, Request, Writer};
 
 mod arena;
 mod helper;
+mod nursery;
 mod wire;
+
+pub use nursery::{Nursery, processors};
 
 /// The oldest kernel whose rules are those that the crates follow, and that has all calls.
 const OLDEST: (u32, u32) = (6, 18);
@@ -57,15 +60,12 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// What the whole process needs once, before the first [`Linux::new`]: helpers that end are forgotten at once, those of
-/// helpers too; and all stay on one processor, since each has ids of its own to give to namespaces, whose order shows.
+/// What the whole process needs once, before the first [`Nursery`]: helpers that end are forgotten at once, those of
+/// helpers too.
 ///
 /// # Errors
-/// Those of prctl(2) and sched_setaffinity(2).
+/// Those of prctl(2).
 pub fn prepare() -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(rustix::thread::sched_getcpu());
-    sched_setaffinity(None, &one).context("cannot stay on one processor")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("cannot become the parent of orphans")?;
     helper::forget_children();
@@ -96,11 +96,9 @@ impl Process {
         replies.with_context(|| format!("the helper {} is gone", self.pid.as_raw_nonzero()))
     }
 
-    /// Ends it, and waits for the end: its namespace is gone then, unless others are in it.
-    fn end(self) -> Result<()> {
-        drop(self.socket);
-        poll(&mut [PollFd::new(&self.end, PollFlags::IN)], None).context("cannot wait for a helper")?;
-        Ok(())
+    /// Tells it to end.
+    fn end(self) -> End {
+        End(self.end)
     }
 
     fn mountinfo(&self, buffer: &mut Vec<u8>) -> Result<Vec<MountInfo>> {
@@ -110,6 +108,17 @@ impl Process {
         file.read_to_end(buffer).with_context(|| format!("cannot read {path}"))?;
         let lines = buffer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| MountInfo::parse(line).map_err(|error| anyhow!("{path}: {error}"))).collect()
+    }
+}
+
+/// The end of a helper process that was told to.
+struct End(OwnedFd);
+
+impl End {
+    /// Waits for it: the helper's namespace is gone then, unless others are in it.
+    fn wait(self) -> Result<()> {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None).context("cannot wait for a helper")?;
+        Ok(())
     }
 }
 
@@ -129,10 +138,10 @@ impl Linux {
     ///
     /// # Errors
     /// The machine cannot make a process or a namespace.
-    pub fn new(tasks_max: usize) -> Result<Self> {
+    pub fn new(nursery: &Nursery, tasks_max: usize) -> Result<Self> {
         let (ours, theirs) = helper::sockets(tasks_max).context("cannot make sockets")?;
         let mut sockets: Vec<_> = ours.into_iter().map(Some).collect();
-        let pid = helper::start(&theirs)?;
+        let pid = nursery.start(&theirs)?;
         let socket = sockets[0].take().context("a program has at least one task")?;
         let first = Process::new(pid, socket)?;
         // So that the end of the last helper ends a wait for it.
@@ -181,7 +190,7 @@ impl Machine for Linux {
     }
 
     fn exit(&mut self, task: usize) -> Result<()> {
-        self.tasks.get_mut(task).and_then(Option::take).map_or(Ok(()), Process::end)
+        self.tasks.get_mut(task).and_then(Option::take).map_or(Ok(()), |process| process.end().wait())
     }
 
     fn pid(&self, task: usize) -> Option<i32> {
@@ -202,9 +211,10 @@ impl Machine for Linux {
 
 impl Drop for Linux {
     fn drop(&mut self) {
-        for task in self.tasks.iter_mut().filter_map(Option::take) {
+        let ends: Vec<End> = self.tasks.iter_mut().filter_map(Option::take).map(Process::end).collect();
+        for end in ends {
             // Nothing is left to do about one that cannot be waited for.
-            let _ = task.end();
+            let _ = end.wait();
         }
     }
 }

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use oracle::compare::{Difference, Pair, compare};
-use oracle::coverage::Coverage;
-use oracle::generate::{Generator, Limits};
+use oracle::compare::{Difference, compare};
+use oracle::generate::Limits;
+use oracle::linux::Nursery;
+use oracle::random::{self, Plan};
 use oracle::script::{Script, record, rewrite};
 use oracle::shrink::shrink;
 use oracle::view::difference;
 use oracle::{Linux, Model, Session, Step, linux};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 
 /// Compares the mount table with the running Linux, operation by operation.
 #[derive(Parser)]
@@ -38,7 +38,13 @@ struct Args {
     /// Operations of one program
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..))]
     length: u64,
-    /// Print how often each call gave each answer
+    /// The first program: each is known by the seed and its number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    first: u64,
+    /// Programs that are run at the same time; without it one on each processor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
+    jobs: Option<u64>,
+    /// Print how often each call gave each answer, and how often each rule of Linux was shown
     #[arg(long)]
     coverage: bool,
     /// Run these scripts on Linux and on the mount table instead
@@ -72,10 +78,22 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
+    if !args.rules.is_empty() {
+        let counts = rules(&args.rules)?;
+        counts.iter().for_each(|(rule, count)| println!("{rule:12}{count}"));
+        println!("{} rules", counts.len());
+        return Ok(ExitCode::SUCCESS);
+    }
     linux::check()?;
     linux::prepare()?;
+    let processors = linux::processors()?;
+    let workers = args.jobs.map_or(processors.len(), |jobs| jobs as usize);
+    let nurseries = (0..workers).map(|at| Nursery::new(processors[at % processors.len()]));
+    let nurseries = nurseries.collect::<Result<Vec<_>>>()?;
+    let nursery = nurseries.first().context("there is no processor to run on")?;
+    nursery.stay()?;
     for path in &args.record {
-        let text = rewrite(&text(path)?, || Linux::new(RECORDED_TASKS))
+        let text = rewrite(&text(path)?, || Linux::new(nursery, RECORDED_TASKS))
             .with_context(|| path.display().to_string())?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -83,20 +101,17 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.scripts.is_empty() {
-        return scripts(&args.scripts);
-    }
-    if !args.rules.is_empty() {
-        return rules(&args.rules);
+        return scripts(nursery, &args.scripts);
     }
     if let Some(path) = &args.minimise {
-        return minimise(path, args.limits());
+        return minimise(nursery, path, args.limits());
     }
     let mut seeds = args.seed.clone();
     if args.random || seeds.is_empty() {
         seeds.push(rand::rng().random_range(0..1_000_000_000));
     }
     for seed in seeds {
-        if !random(args, seed)? {
+        if !random(args, &nurseries, seed)? {
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -114,12 +129,12 @@ fn read(path: &Path) -> Result<Script> {
     Script::parse(&text(path)?).with_context(|| path.display().to_string())
 }
 
-fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
+fn scripts(nursery: &Nursery, paths: &[PathBuf]) -> Result<ExitCode> {
     let (mut sections, mut failed) = (0, 0);
     for path in paths {
         for section in &read(path)?.sections {
             sections += 1;
-            let on_linux = section.run(&mut Session::new(Linux::new(section.tasks())?));
+            let on_linux = section.run(&mut Session::new(Linux::new(nursery, section.tasks())?));
             let on_model = section.run(&mut Session::new(Model::beside_linux()?));
             for (name, result) in [("Linux", on_linux), ("the mount table", on_model)] {
                 if let Err(error) = result {
@@ -133,91 +148,82 @@ fn scripts(paths: &[PathBuf]) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Which rules programs show.
-fn rules(paths: &[PathBuf]) -> Result<ExitCode> {
+/// Which rules the programs of scripts show, and how many show each.
+fn rules(paths: &[PathBuf]) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for path in paths {
         for rule in read(path)?.sections.into_iter().flat_map(|section| section.rules) {
             *counts.entry(rule).or_insert(0) += 1;
         }
     }
-    counts.iter().for_each(|(rule, count)| println!("{rule:12}{count}"));
-    println!("{} rules", counts.len());
-    Ok(ExitCode::SUCCESS)
+    Ok(counts)
 }
 
 /// Makes a program on which the two differ short.
-fn minimise(path: &Path, limits: Limits) -> Result<ExitCode> {
+fn minimise(nursery: &Nursery, path: &Path, limits: Limits) -> Result<ExitCode> {
     let script = read(path)?;
     let section = script.sections.first().context("there is no program in it")?;
     let limits = Limits { tasks: limits.tasks.max(section.tasks()), ..limits };
     let program: Vec<Step> = section.steps().cloned().collect();
-    let Some(found) = compare(&program, limits.tasks)? else {
+    let Some(found) = compare(nursery, &program, limits.tasks)? else {
         println!("{}: the two are alike", path.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let (program, found) = shrink(program, found, limits.tasks)?;
+    let (program, found) = shrink(nursery, program, found, limits.tasks)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    show(&program, &found, limits, &format!("{name}-minimal"))?;
+    show(nursery, &program, &found, limits, &format!("{name}-minimal"))?;
     Ok(ExitCode::FAILURE)
 }
 
 /// Programs from `seed`, until the operations are used up or the two differ.
-fn random(args: &Args, seed: u64) -> Result<bool> {
+fn random(args: &Args, nurseries: &[Nursery], seed: u64) -> Result<bool> {
     let limits = args.limits();
+    // Before anything, so that one that cannot be read is not found at the end.
+    let cases = if args.coverage { rules(&cases()?)? } else { BTreeMap::new() };
     let start = Instant::now();
-    let (mut done, mut succeeded, mut programs, mut intended) = (0, 0, 0, 0);
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let mut coverage = Coverage::default();
-    while done < args.ops {
-        programs += 1;
-        let mut pair = Pair::new(limits.tasks)?;
-        let mut generator = Generator::new(limits);
-        let mut program = Vec::new();
-        for _ in 0..args.length.min(args.ops - done) {
-            let Some(step) = generator.next(&mut rng, &pair.model, &pair.views) else { break };
-            program.push(step);
-            done += 1;
-            match pair.step(&program[program.len() - 1])? {
-                Ok(answer) => {
-                    succeeded += u64::from(answer.is_ok());
-                    generator.done(&program[program.len() - 1], &answer);
-                    coverage.count(&program[program.len() - 1], &answer);
-                    if pair.over {
-                        break;
-                    }
-                }
-                Err(found) => {
-                    println!("seed {seed}: a difference after {done} operations, in program {programs}");
-                    drop(pair);
-                    let (program, found) = shrink(program, found, limits.tasks)?;
-                    show(&program, &found, limits, &format!("seed-{seed}"))?;
-                    return Ok(false);
-                }
-            }
-        }
-        intended += pair.intended;
+    let plan =
+        Plan { seed, first: args.first, ops: args.ops, length: args.length, limits, coverage: args.coverage };
+    let outcome = random::run(nurseries, &plan)?;
+    let done = outcome.done;
+    if let Some(found) = outcome.found.into_iter().min_by_key(|found| found.number) {
+        println!("seed {seed}: a difference after {done} operations, in program {}", found.number);
+        let (program, difference) = shrink(&nurseries[0], found.program, found.difference, limits.tasks)?;
+        show(&nurseries[0], &program, &difference, limits, &format!("seed-{seed}"))?;
+        return Ok(false);
     }
     let time = start.elapsed().max(Duration::from_millis(1));
     println!(
-        "seed {seed}: {done} operations in {programs} programs alike, {}% succeeded, {intended} intended \
-         differences, {:.1} s, {:.0} per second",
-        succeeded * 100 / done.max(1),
+        "seed {seed}: {done} operations in {} programs alike, {}% succeeded, {} intended differences, {} expiry marks lost, \
+         {:.1} s, {:.0} per second",
+        outcome.programs,
+        outcome.succeeded * 100 / done.max(1),
+        outcome.intended,
+        outcome.lost_marks,
         time.as_secs_f64(),
         done as f64 / time.as_secs_f64()
     );
     if args.coverage {
-        print!("{coverage}");
+        print!("{}\n{}", outcome.coverage, outcome.coverage.rules(&cases));
     }
     Ok(true)
 }
+
+/// All case files.
+fn cases() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(CASES).with_context(|| format!("cannot read {CASES}"))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.is_file()).collect())
+}
+
+/// Where they are.
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../syscalls/tests/cases");
 
 /// Where programs on which the two differ are saved.
 const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oracle");
 
 /// Prints a program on which the two differ, and saves it under `name`.
-fn show(program: &[Step], found: &Difference, limits: Limits, name: &str) -> Result<()> {
-    let text = record(program, &mut Session::new(Linux::new(limits.tasks)?))?;
+fn show(nursery: &Nursery, program: &[Step], found: &Difference, limits: Limits, name: &str) -> Result<()> {
+    let text = record(program, &mut Session::new(Linux::new(nursery, limits.tasks)?))?;
     println!("\nThe shortest program found, with Linux's answers:\n\n{text}");
     let path = Path::new(SAVED).join(name).with_extension("case");
     std::fs::create_dir_all(SAVED)

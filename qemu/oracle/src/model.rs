@@ -6,6 +6,7 @@
 //! | `memory` | user memory, laid out as a helper on Linux lays it out |
 //! | `files`, `open`, `paths` | the calls about files, over the `tmpfs` crate; open files; names of places |
 //! | `types` | file system types |
+//! | `nameless` | files in use that have no name any more |
 //! | `older` | what Linux 6.18 does otherwise |
 //! | `proc`, `nsfs` | what proc shows of tasks; the files of namespaces |
 //!
@@ -26,7 +27,6 @@ use mnt_table::{
 use propagate::receivers::depth_first;
 use propagate::with_locks;
 use syscalls::abi::dispatch;
-use syscalls::credentials::Capabilities;
 use syscalls::file_system::SuperFlags;
 use syscalls::listing::mountinfo;
 use syscalls::mountinfo::MountInfo;
@@ -48,6 +48,7 @@ use types::Types;
 mod files;
 mod kernel;
 mod memory;
+mod nameless;
 mod nsfs;
 mod older;
 mod open;
@@ -74,9 +75,9 @@ const FIRST_PID: i32 = 100;
 const PROC: i32 = 0;
 
 /// A namespace with one mount.
-fn namespace(spec: MountSpec<TmpDentry>) -> Result<(Namespace, Arc<Mount<TmpDentry>>)> {
+fn namespace(kind: Kind, spec: MountSpec<TmpDentry>) -> Result<(Namespace, Arc<Mount<TmpDentry>>)> {
     let no_memory = || anyhow!("out of memory");
-    let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(|_| no_memory())?;
+    let ns = MntNamespace::from_spec(NamespaceSpec::new(kind)).map_err(|_| no_memory())?;
     let mut locks = WriteSet::one(&ns);
     let mount = locks.new_mount(&ns, spec).map_err(|_| no_memory())?;
     locks.attach_root(&ns, &mount);
@@ -98,17 +99,16 @@ impl Model {
         let types = Types::new();
         let fresh = |fs_type| types.instances().fresh(fs_type, SuperFlags::empty(), &UserNs::INITIAL);
         let files = fresh("nsfs")?;
-        let (files_ns, files_mount) = namespace(MountSpec::new(
-            Arc::clone(files.root()),
-            MountFlags::empty(),
-            Arc::from(&b"nsfs"[..]),
-        ))?;
+        let (files_ns, files_mount) = namespace(
+            Kind::Internal,
+            MountSpec::new(Arc::clone(files.root()), MountFlags::empty(), Arc::from(&b"nsfs"[..])),
+        )?;
         let nsfs = Arc::new(Nsfs::new(files_mount));
         types.instances().processes.set_nsfs(&nsfs);
         let proc = fresh("proc")?;
         types.instances().processes.fill(proc.root())?;
-        let (proc_ns, proc_mount) = namespace(spec(&proc))?;
-        let (ns, top) = namespace(spec(&fresh("tmpfs")?))?;
+        let (proc_ns, proc_mount) = namespace(Kind::Ordinary, spec(&proc))?;
+        let (ns, top) = namespace(Kind::Ordinary, spec(&fresh("tmpfs")?))?;
         let base = fresh("tmpfs")?;
         for path in DIRECTORIES {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -195,16 +195,26 @@ impl Model {
         self.processes.get(number).is_some_and(Option::is_some)
     }
 
+    /// Whether the namespace of task `number` is owned by another user namespace than the machine's first.
+    pub fn is_confined(&self, number: usize) -> bool {
+        let process = self.processes.get(number).and_then(Option::as_ref);
+        process.is_some_and(|process| !process.task.namespace().owner().is_initial())
+    }
+
+    /// The id of the namespace of task `number`: younger ones have larger ids.
+    pub fn namespace_id(&self, number: usize) -> Option<u64> {
+        let process = self.processes.get(number)?.as_ref()?;
+        Some(process.task.namespace().id().0)
+    }
+
     /// Whether task `number` may look at the namespaces of task `other`.
     pub fn may_inspect(&self, number: usize, other: usize) -> bool {
         let credentials = |number: usize| {
             let process = self.processes.get(number)?.as_ref()?;
             Some(process.task.credentials())
         };
-        credentials(number).zip(credentials(other)).is_some_and(|(own, others)| {
-            own.user_ns == others.user_ns && own.effective.contains(others.effective)
-                || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
-        })
+        let both = credentials(number).zip(credentials(other));
+        number == other || both.is_some_and(|(own, others)| proc::may_inspect(&own, &others))
     }
 
     /// Whether an umount of `target` takes along counterparts that have mounts on them besides one that covers them: those
@@ -232,27 +242,15 @@ impl Model {
         found.unwrap_or(false)
     }
 
-    fn process(&self, task: usize) -> Result<&Process> {
-        self.processes.get(task).and_then(Option::as_ref).ok_or_else(|| anyhow!("task {task} is gone"))
+    /// The type of the file system that `path` leads task `number` to.
+    pub(crate) fn fs_type_at(&self, number: usize, path: &str) -> Option<Vec<u8>> {
+        let task = &self.processes.get(number)?.as_ref()?.task;
+        let (mount, _) = walk_to_change(&task.fs(), path.as_bytes(), Last::Follow).ok()?;
+        Some(mount.super_block().fs_type().to_vec())
     }
 
-    /// Counts anew what somebody uses that has no name any more: it keeps its file system from becoming read-only.
-    fn count_nameless(&self) {
-        let mut used = Vec::new();
-        for process in self.processes.iter().flatten() {
-            let open = process.fds.lock().expect("no panic").clone();
-            used.extend(open.iter().flatten().filter_map(|open| Some(Arc::clone(&open.file.path()?.dentry))));
-            let fs = process.task.fs();
-            used.extend([fs.root().1, fs.cwd().1]);
-        }
-        for ns in self.namespaces() {
-            used.extend(WriteSet::one(&ns).mounts(&ns).map(|mount| Arc::clone(mount.root())));
-        }
-        let nameless = used.iter().filter(|dentry| dentry.is_removed());
-        let nameless: Vec<_> = nameless.map(|dentry| Arc::clone(dentry.super_block())).collect();
-        nameless.iter().for_each(|super_block| super_block.get_nameless());
-        let before = std::mem::replace(&mut *self.world.nameless.lock().expect("no panic"), nameless);
-        before.iter().for_each(|super_block| super_block.put_nameless());
+    fn process(&self, task: usize) -> Result<&Process> {
+        self.processes.get(task).and_then(Option::as_ref).ok_or_else(|| anyhow!("task {task} is gone"))
     }
 
     fn call(&self, task: usize, raw: &Raw) -> Result<Reply> {
@@ -271,7 +269,7 @@ impl Model {
                 let found =
                     self.processes.iter().flatten().find(|process| process.pid == registers[0] as i32);
                 found.map_or(Err(Failure(Errno::ESRCH.raw())), |found| {
-                    call.open_process(Arc::clone(&found.task))
+                    call.open_process(Arc::downgrade(&found.task))
                 })
             }
             nr => match call.file_call(nr, registers) {

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::Step;
 use crate::compare::{Difference, compare};
+use crate::linux::Nursery;
 
 /// The shortest program found, and where the two differ in it: pieces are left out, smaller and smaller, as long as there
 /// is a difference at all.
@@ -11,6 +12,7 @@ use crate::compare::{Difference, compare};
 /// # Errors
 /// An executor failed.
 pub fn shrink(
+    nursery: &Nursery,
     mut program: Vec<Step>,
     mut found: Box<Difference>,
     tasks_max: usize,
@@ -18,7 +20,7 @@ pub fn shrink(
     loop {
         let length = program.len();
         let tasks = program.iter().filter(|step| step.task != 0).count();
-        (program, found) = pass(program, found, tasks_max)?;
+        (program, found) = pass(nursery, program, found, tasks_max)?;
         if program.len() == length && program.iter().filter(|step| step.task != 0).count() == tasks {
             return Ok((program, found));
         }
@@ -26,6 +28,7 @@ pub fn shrink(
 }
 
 fn pass(
+    nursery: &Nursery,
     mut program: Vec<Step>,
     mut found: Box<Difference>,
     tasks_max: usize,
@@ -40,7 +43,7 @@ fn pass(
             let mut fewer = program.clone();
             fewer.drain(at..(at + piece).min(program.len() - 1));
             if fewer.len() < program.len()
-                && let Some(difference) = compare(&fewer, tasks_max)?
+                && let Some(difference) = compare(nursery, &fewer, tasks_max)?
             {
                 fewer.truncate(difference.at + 1);
                 (program, found, shorter) = (fewer, difference, true);
@@ -63,7 +66,7 @@ fn pass(
         }
         let mut fewer = program.clone();
         fewer[at].task = 0;
-        if let Some(difference) = compare(&fewer, tasks_max)? {
+        if let Some(difference) = compare(nursery, &fewer, tasks_max)? {
             fewer.truncate(difference.at + 1);
             (program, found) = (fewer, difference);
         }

@@ -27,7 +27,13 @@ pub(crate) struct Args {
     /// Operations of one program
     #[arg(long, value_name = "N")]
     length: Option<u64>,
-    /// Print how often each call gave each answer
+    /// The first program: each is known by the seed and its number
+    #[arg(long, value_name = "N")]
+    first: Option<u64>,
+    /// Programs that are run at the same time; without it one on each processor
+    #[arg(long, value_name = "N")]
+    jobs: Option<u64>,
+    /// Print how often each call gave each answer, and how often each rule of Linux was shown
     #[arg(long)]
     coverage: bool,
     /// Run these scripts on Linux and on the mount table instead
@@ -52,6 +58,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ("--tasks", args.tasks),
         ("--namespaces", args.namespaces),
         ("--length", args.length),
+        ("--first", args.first),
+        ("--jobs", args.jobs),
     ];
     for (name, number) in numbers {
         command.args(number.map(|number| format!("{name}={number}")));

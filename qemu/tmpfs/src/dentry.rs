@@ -45,6 +45,11 @@ pub trait Handle: Any + Send + Sync {
         false
     }
 
+    /// As [`Dentry::is_fleeting`].
+    fn is_fleeting(&self) -> bool {
+        false
+    }
+
     /// As [`Dentry::is_handle`].
     fn is_handle(&self) -> bool {
         self.mnt_namespace().is_some()
@@ -286,6 +291,10 @@ impl Dentry for TmpDentry {
 
     fn follow_magic_link(&self) -> Result<PathRef<Self>, WalkError> {
         self.handle().and_then(|handle| handle.follow()).unwrap_or(Err(WalkError::NotFound))
+    }
+
+    fn is_fleeting(&self) -> bool {
+        self.handle().is_some_and(|handle| handle.is_fleeting())
     }
 
     fn is_handle(&self) -> bool {

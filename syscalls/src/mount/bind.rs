@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mnt_table::{Dentry, LockPlan, MntNamespace, WriteSet};
+use mnt_table::{Dentry, LockPlan, MntNamespace, MountSpec, WriteSet};
 use propagate::attach::{Place, What, attach, topmost};
 use propagate::copy_tree::{
     Extent, NewTree, Step, copy_tree, has_locked_children, make_siblings, members, places,
@@ -66,10 +66,15 @@ pub(crate) fn copy<D: Dentry>(
     CopyFrom { caller, from: (mount, dentry), extent }: CopyFrom<'_, D>,
     to: &Arc<MntNamespace<D>>,
 ) -> Result<(NewTree<D>, Vec<Step<D>>), Retry<D>> {
-    if home(locks, mount)?.is_none() || locks.is_unbindable(mount) {
-        return Err(Error::Invalid.into());
+    if home(locks, mount)?.is_none() {
+        if !dentry.is_handle() {
+            return Err(Error::Invalid.into());
+        }
+        // The file of a namespace is good on a detached mount too; such a mount has no peers, and nothing is on it.
+        let spec = MountSpec::new(Arc::clone(dentry), mount.flags(), Arc::clone(mount.source()));
+        return Ok((NewTree::single(locks.new_mount(to, spec)?), Vec::new()));
     }
-    if !is_usable(locks, caller, mount)? && !dentry.is_handle() {
+    if locks.is_unbindable(mount) || !is_usable(locks, caller, mount)? && !dentry.is_handle() {
         return Err(Error::Invalid.into());
     }
     if extent == Extent::Root && has_locked_children(locks, mount, dentry) {

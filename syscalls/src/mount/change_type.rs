@@ -7,7 +7,7 @@ use propagate::{Error, with_locks};
 
 use super::{Call, Done, is_root};
 use crate::Errno;
-use crate::scope::home;
+use crate::scope::{home, is_mounted};
 
 /// The type that one of the flags of mount(2) asks for; `None` for any other set of flags.
 pub(crate) fn type_of(flags: u32) -> Option<PropagationType> {
@@ -32,7 +32,9 @@ pub(super) fn change_type<D: Dentry>(call: &Call<'_, D>) -> Result<Done, Errno> 
         if !is_root(&target) {
             return Err(Error::Invalid.into()); // 1
         }
-        let Some(home) = home(locks, &target.0)? else { return Err(Error::Invalid.into()) }; // 3
+        let Some(home) = home(locks, &target.0)?.filter(|_| is_mounted(&target.0)) else {
+            return Err(Error::Invalid.into()); // 3
+        };
         task.may_administer(&home).map_err(|_| Error::Permission)?; // 4
         if flags & abi::MS_REC != 0 {
             let mounts = locks.subtree(&target.0)?;

@@ -10,7 +10,7 @@ use propagate::{Error, Retry, with_locks};
 
 use super::{Done, is_root, lock_target, rules};
 use crate::path::Spot;
-use crate::scope::{anonymous_root, home, is_usable, would_loop};
+use crate::scope::{anonymous_root, home, is_mounted, is_usable, would_loop};
 use crate::{Errno, Task};
 
 /// Where a tree goes.
@@ -47,9 +47,10 @@ pub(crate) fn move_tree<D: Dentry>(
                 let (parent, on) = lock_target(locks, &to)?; // 5
                 (parent, on, None)
             }
-            How::Beneath if !to.0.is_mounted() => return Err(Error::NotFound.into()), // 5
+            How::Beneath if !is_mounted(&to.0) => return Err(Error::NotFound.into()), // 5
             How::Beneath => {
                 let (parent, on, top) = place_beneath(locks, &to.0)?; // 8.8.1, 1
+                parent.note_use();
                 if on.is_removed() {
                     return Err(Error::NotFound.into()); // 5
                 }

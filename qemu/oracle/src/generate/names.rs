@@ -16,8 +16,16 @@ pub(super) enum Kind {
     Context,
     /// A mount namespace.
     Namespace,
-    /// mountinfo.
+    /// A user namespace.
+    Users,
+    /// A task.
+    Process,
+    /// mountinfo and its like.
     Listing,
+    /// No descriptor but the id of a mount.
+    Mount,
+    /// No descriptor but the id of a mount namespace.
+    NamespaceId,
 }
 
 /// The names that a task knows.
@@ -37,11 +45,20 @@ impl Names {
             Kind::Plain => 'w',
             Kind::Context => 'c',
             Kind::Namespace => 'n',
+            Kind::Users => 'u',
+            Kind::Process => 'p',
             Kind::Listing => 'm',
+            Kind::Mount => 'i',
+            Kind::NamespaceId => 'k',
         };
         let name = format!("{letter}{}", self.made);
         self.known.push((name.clone(), kind));
         name
+    }
+
+    /// All names of these kinds.
+    pub(super) fn all(&self, kinds: &[Kind]) -> impl Iterator<Item = &str> {
+        self.known.iter().filter(|(_, kind)| kinds.contains(kind)).map(|(name, _)| name.as_str())
     }
 
     /// A name of one of these kinds.
@@ -52,7 +69,7 @@ impl Names {
 
     /// Forgets the name that the operation `text` was to set, or has closed.
     pub(super) fn forget(&mut self, text: &str) {
-        let set = text.strip_prefix('@').and_then(|rest| rest.split_once(" = ")).map(|(name, _)| name);
+        let set = text.strip_prefix(['@', '%']).and_then(|rest| rest.split_once(" = ")).map(|(name, _)| name);
         let name = set.or_else(|| text.strip_prefix("close @"));
         self.known.retain(|(known, _)| Some(known.as_str()) != name);
     }

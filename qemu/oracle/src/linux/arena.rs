@@ -7,10 +7,13 @@ use crate::raw::{Arg, PLACE};
 /// Bytes from one place to the next: a page that cannot be touched lies between.
 const STRIDE: usize = PLACE + 4096;
 
+/// Bytes that a call may write though the output is shorter, because its size is fixed or another argument said more.
+const UNASKED: usize = 1024;
+
 /// Places for the six arguments of a call. Lives as long as its process.
 pub(super) struct Arena {
     base: *mut u8,
-    /// How many bytes from the start of each place, and up to its end, may not be zero.
+    /// How many bytes from the start of each place, and up to its end, may not be zero now.
     used: [(usize, usize); 6],
 }
 
@@ -64,10 +67,9 @@ impl Arena {
             }
             Arg::Out(_) => place.as_ptr(),
         };
-        // A call may be told another size than there is, so all of an output's place may be written.
         self.used[at] = match arg {
             Arg::Edge(_) => (0, len),
-            Arg::Out(_) | Arg::InOut(_) => (PLACE, 0),
+            Arg::Out(_) | Arg::InOut(_) => (len.max(UNASKED), 0),
             _ => (len, 0),
         };
         address as u64

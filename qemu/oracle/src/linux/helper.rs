@@ -1,6 +1,6 @@
 //! The process that stands for a task: sets its namespace up, then makes the calls that it is told to make.
 
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use linux_raw_sys::general as abi;
@@ -20,7 +20,7 @@ use crate::raw::{Raw, Reply};
 pub(super) const PROC: i32 = 3;
 
 /// The descriptor of the first helper's socket. Tasks' own descriptors are those between.
-const SOCKETS: i32 = 400;
+pub(super) const SOCKETS: i32 = 400;
 
 /// Children of this process, and of those that it forks from here on, are reaped by the kernel.
 pub(super) fn forget_children() {
@@ -29,9 +29,9 @@ pub(super) fn forget_children() {
 }
 
 /// A child of clone(2) that shares no memory: the parent gets its pid, the child 0.
-fn clone(flags: u64) -> Result<i32, Errno> {
+pub(super) fn clone(flags: u64) -> Result<i32, Errno> {
     const NONE: usize = 0;
-    // SAFETY: this program has one thread, so the child has all that the parent had: no lock stays taken by a thread
+    // SAFETY: whoever forks here has one thread, so the child has all that the parent had: no lock stays taken by a thread
     // that is not there. Without CLONE_VM, which `flags` never has, it goes on on its copy of this stack.
     match unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD as u64, NONE, NONE, NONE, NONE) } {
         -1 => Err(last_error()),
@@ -45,7 +45,7 @@ fn last_error() -> Errno {
 
 /// Ends the process where it goes out of scope, by return or by panic, without what the parent registered for its own
 /// end.
-struct Quit;
+pub(super) struct Quit;
 
 impl Drop for Quit {
     fn drop(&mut self) {
@@ -54,14 +54,9 @@ impl Drop for Quit {
     }
 }
 
-/// Starts the process of task 0. It serves the first of `sockets`, its descendants the others. Returns its pid.
-pub(super) fn start(sockets: &[OwnedFd]) -> Result<i32> {
-    let pid = clone(0).context("cannot fork")?;
-    if pid != 0 {
-        return Ok(pid);
-    }
-    let quit = Quit;
-    let ready = keep_only(sockets).and_then(|()| set_up());
+/// The life of the process of task 0: it serves the first of `sockets`, its descendants the others.
+pub(super) fn run(sockets: &[BorrowedFd<'_>], mounted_on: &str) {
+    let ready = keep_only(sockets).and_then(|()| set_up(mounted_on));
     match ready.and_then(|()| Arena::new().context("cannot map memory")) {
         Ok(arena) => {
             let mut helper = Helper { socket: SOCKETS, arena };
@@ -71,15 +66,14 @@ pub(super) fn start(sockets: &[OwnedFd]) -> Result<i32> {
         }
         Err(error) => eprintln!("helper: {error:#}"),
     }
-    drop(quit);
-    unreachable!("the process ended")
 }
 
 /// Gives the sockets and the proc file system their fixed descriptors and closes all others but the standard ones: tasks
 /// hold nothing that programs do not know of.
-fn keep_only(sockets: &[OwnedFd]) -> Result<()> {
+pub(super) fn keep_only(sockets: &[BorrowedFd<'_>]) -> Result<()> {
     let place = |fd: i32, at: i32| -> Result<()> {
-        // SAFETY: what is at that descriptor is of the driver, whose owner of it is never dropped in this process.
+        // SAFETY: what is at that descriptor is of the driver or the nursery, whose owner of it is never dropped in this
+        // process.
         ensure!(unsafe { libc::dup2(fd, at) } == at, "cannot place a descriptor");
         Ok(())
     };
@@ -93,11 +87,6 @@ fn keep_only(sockets: &[OwnedFd]) -> Result<()> {
     for (at, fd) in (SOCKETS..).zip(&moved) {
         place(*fd, at)?;
     }
-    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).context("cannot open /proc")?;
-    place(proc.as_raw_fd(), PROC)?;
-    if proc.as_raw_fd() == PROC {
-        let _ = proc.into_raw_fd();
-    }
     let close = |from: i32, to: u32| {
         // SAFETY: as above; nothing of this process uses them from here on.
         unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }
@@ -107,16 +96,27 @@ fn keep_only(sockets: &[OwnedFd]) -> Result<()> {
     Ok(())
 }
 
-/// Leaves this machine's namespace for one of its own with a fresh root.
-fn set_up() -> Result<()> {
+/// Gives this machine's proc file system its descriptor. Context: after [`keep_only`].
+pub(super) fn open_proc() -> Result<()> {
+    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).context("cannot open /proc")?;
+    // SAFETY: as in `keep_only`.
+    ensure!(unsafe { libc::dup2(proc.as_raw_fd(), PROC) } == PROC, "cannot place a descriptor");
+    if proc.as_raw_fd() == PROC {
+        let _ = proc.into_raw_fd();
+    }
+    Ok(())
+}
+
+/// Leaves the namespace that this process is in for one of its own with a fresh root, which is mounted on the directory
+/// `on` first.
+pub(super) fn set_up(on: &str) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot die with the parent")?;
     // SAFETY: one thread, and a mount namespace is no property that this program's memory or descriptors rest on.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("cannot unshare the mount namespace")?;
     let own = MountFlags::from_bits_retain(abi::MS_REC | abi::MS_PRIVATE);
     mount("none", "/", "", own, None).context("cannot make the mounts private")?;
-    // Any directory will do, in a namespace of our own; this one exists everywhere.
-    mount("none", "/proc", "tmpfs", MountFlags::empty(), None).context("cannot mount a tmpfs")?;
-    chdir("/proc").context("cannot enter the tmpfs")?;
+    mount("none", on, "tmpfs", MountFlags::empty(), None).context("cannot mount a tmpfs")?;
+    chdir(on).context("cannot enter the tmpfs")?;
     for path in DIRECTORIES {
         mkdirat(CWD, path, Mode::from_raw_mode(0o755)).context("cannot make the directories")?;
     }
@@ -135,9 +135,9 @@ struct Helper {
 }
 
 impl Helper {
-    fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn socket(&self) -> BorrowedFd<'_> {
         // SAFETY: open as long as this process lives; programs close descriptors that they know, which this is none of.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.socket) }
+        unsafe { BorrowedFd::borrow_raw(self.socket) }
     }
 
     fn reply(&self, replies: &[Reply]) -> rustix::io::Result<()> {
@@ -199,7 +199,7 @@ fn reply(result: rustix::io::Result<i64>) -> Reply {
 /// Writes the maps of this process's user namespace, of which it is the first: root there is who it was outside.
 fn map_root() -> rustix::io::Result<()> {
     // SAFETY: open since `keep_only`; programs do not know it by number.
-    let proc = unsafe { std::os::fd::BorrowedFd::borrow_raw(PROC) };
+    let proc = unsafe { BorrowedFd::borrow_raw(PROC) };
     for (name, text) in [("self/setgroups", "deny"), ("self/uid_map", "0 0 1"), ("self/gid_map", "0 0 1")] {
         let file = rustix::fs::openat(proc, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::write(&file, text.as_bytes())?;

@@ -1,6 +1,6 @@
 //! The calls about files: what programs need around mounts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use linux_raw_sys::{errno, general as abi};
 use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
@@ -14,7 +14,7 @@ use syscalls::file::Object;
 use syscalls::mounts_file::MountsFile;
 use syscalls::nsfs::nsfs_ioctl;
 use syscalls::user_memory::{read_all, structure, write_all};
-use syscalls::{Errno, File, FileSystems, Kernel};
+use syscalls::{Errno, File, FileSystems, Kernel, Task};
 use tmpfs::{FsError, Kind, Removed, TmpDentry, rename};
 
 use super::kernel::{Call, statfs_flags};
@@ -213,6 +213,7 @@ impl Call<'_> {
             Ok(at) => at,
             Err(Failure(errno::ENOENT)) if has(abi::O_CREAT) && !path.is_empty() => {
                 let entry = self.entry(dfd, addr)?;
+                self.may_change(&entry)?;
                 let _writing = write(&entry.at.mount)?;
                 let dentry = entry.at.dentry.create(&entry.name)?;
                 PathRef { mount: entry.at.mount, dentry }
@@ -401,16 +402,24 @@ impl Call<'_> {
         if entry.slash && !directory {
             return Err(Errno::ENOENT.into());
         }
-        let _writing = write(&entry.at.mount)?;
         self.may_change(&entry)?;
+        if entry.at.dentry.is_removed() {
+            return Err(Errno::ENOENT.into());
+        }
+        let _writing = write(&entry.at.mount)?;
         make(&entry.at.dentry, &entry.name)?;
         Ok(0)
     }
 
-    /// What the kernel shows in proc and sysfs is for nobody to change.
+    /// What the kernel shows in proc and sysfs is for nobody to change; there a name that is missing cannot even be looked
+    /// up to be made.
     fn may_change(&self, entry: &Entry) -> Result<(), Failure> {
         let own = matches!(entry.at.dentry.super_block().fs_type(), b"proc" | b"sysfs" | b"nsfs");
-        if own { Err(Errno::EPERM.into()) } else { Ok(()) }
+        match own {
+            true if entry.at.dentry.lookup(&entry.name, &pin()).is_ok() => Err(Errno::EPERM.into()),
+            true => Err(Errno::ENOENT.into()),
+            false => Ok(()),
+        }
     }
 
     fn mknod(&self, dfd: i32, addr: usize, mode: u32) -> Answer {
@@ -447,8 +456,8 @@ impl Call<'_> {
             }
             entry => entry?,
         };
-        self.may_change(&entry)?;
         let _writing = write(&entry.at.mount)?;
+        self.may_change(&entry)?;
         let own = self.process.task.namespace();
         let removed = if directory {
             entry.at.dentry.rmdir(&entry.name, &own)?
@@ -619,7 +628,7 @@ impl Call<'_> {
     }
 
     /// pidfd_open(2) of a task at hand.
-    pub(super) fn open_process(&self, task: Arc<syscalls::Task<TmpDentry>>) -> Answer {
+    pub(super) fn open_process(&self, task: Weak<Task<TmpDentry>>) -> Answer {
         Ok(fd_result(self.install(File::new(None, Object::Process(task)), true)?))
     }
 }

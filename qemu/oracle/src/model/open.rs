@@ -5,8 +5,12 @@ use std::sync::Arc;
 use mnt_table::MountRef;
 use mnt_table::writers::WriteRef;
 use syscalls::File;
+use syscalls::file::Object;
 use syscalls::mounts_file::MountsFile;
 use tmpfs::TmpDentry;
+
+use super::nsfs::NamespaceFile;
+use super::proc::thing;
 
 /// What can be done with an open file, beside what the calls about mounts do with it.
 pub(super) enum Access {
@@ -26,6 +30,8 @@ pub(super) struct Open {
     pub(super) access: Access,
     /// Open for writing, it keeps its mount writable.
     _writes: Option<WriteRef<MountRef<TmpDentry>>>,
+    /// The namespace whose file it is, be it as a place only.
+    _keeps: Option<Object<TmpDentry>>,
 }
 
 impl Open {
@@ -40,6 +46,7 @@ impl Open {
         access: Access,
         writes: Option<WriteRef<MountRef<TmpDentry>>>,
     ) -> Arc<Self> {
-        Arc::new(Open { file: Arc::new(file), access, _writes: writes })
+        let kept = file.path().and_then(|at| Some(thing::<NamespaceFile>(&at.dentry)?.object()));
+        Arc::new(Open { file: Arc::new(file), access, _writes: writes, _keeps: kept })
     }
 }

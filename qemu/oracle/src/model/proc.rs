@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use mnt_table::walk::WalkError;
 use mnt_table::{Dentry, PathRef, pin};
+use syscalls::credentials::Capabilities;
 use syscalls::mounts_file::Format;
-use syscalls::{Errno, Task};
+use syscalls::{Credentials, Errno, Task};
 use tmpfs::{Handle, TmpDentry};
 
 use super::nsfs::{NamespaceFile, Nsfs};
@@ -21,6 +22,15 @@ pub(super) struct Process {
     fds: Vec<(i32, Weak<Open>)>,
 }
 
+/// Who calls now.
+type Caller = Arc<Mutex<Weak<Task<TmpDentry>>>>;
+
+/// Whether a task with credentials `own` may look at what is a task's with `others`.
+pub(super) fn may_inspect(own: &Credentials, others: &Credentials) -> bool {
+    own.user_ns == others.user_ns && own.effective.contains(others.effective)
+        || own.capable(&others.user_ns, Capabilities::SYS_PTRACE)
+}
+
 /// All tasks, and the instances of proc that show them.
 #[derive(Default)]
 pub(super) struct Processes(Mutex<Known>);
@@ -29,6 +39,7 @@ pub(super) struct Processes(Mutex<Known>);
 struct Known {
     processes: Vec<Process>,
     current: i32,
+    caller: Caller,
     roots: Vec<Weak<TmpDentry>>,
     nsfs: Option<Arc<Nsfs>>,
 }
@@ -52,6 +63,10 @@ impl Handle for FdLink {
         true
     }
 
+    fn is_fleeting(&self) -> bool {
+        true
+    }
+
     fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
         let open = self.0.upgrade();
         Some(open.and_then(|open| open.file.path().cloned()).ok_or(WalkError::NotFound))
@@ -61,6 +76,7 @@ impl Handle for FdLink {
 /// `ns/mnt`, `ns/user`, `root`, `cwd`.
 struct TaskLink {
     task: Weak<Task<TmpDentry>>,
+    caller: Caller,
     nsfs: Arc<Nsfs>,
     to: Target,
 }
@@ -79,7 +95,14 @@ impl Handle for TaskLink {
     }
 
     fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
-        Some(self.task.upgrade().and_then(|task| self.find(&task)).ok_or(WalkError::NotFound))
+        let caller = self.caller.lock().expect("no panic").upgrade();
+        let Some((task, caller)) = self.task.upgrade().zip(caller) else {
+            return Some(Err(WalkError::NotFound));
+        };
+        if !Arc::ptr_eq(&task, &caller) && !may_inspect(&caller.credentials(), &task.credentials()) {
+            return Some(Err(WalkError::Denied));
+        }
+        Some(self.find(&task).ok_or(WalkError::NotFound))
     }
 }
 
@@ -131,7 +154,7 @@ impl Processes {
         let process = Process { pid, task: Arc::downgrade(task), fds: Vec::new() };
         for root in known.living() {
             // Short of memory, or an instance that is on its way out: nobody is told of the task there.
-            let _ = known.show(&root, &process);
+            let _ = as_kernel(&root, || known.show(&root, &process));
         }
         known.processes.push(process);
     }
@@ -142,14 +165,17 @@ impl Processes {
     }
 
     /// Who calls now.
-    pub(super) fn set_current(&self, pid: i32, task: &Task<TmpDentry>) {
+    pub(super) fn set_current(&self, pid: i32, task: &Arc<Task<TmpDentry>>) {
         let mut known = self.0.lock().expect("no panic");
+        *known.caller.lock().expect("no panic") = Arc::downgrade(task);
         if std::mem::replace(&mut known.current, pid) == pid {
             return;
         }
         for root in known.living() {
-            let _ = root.unlink(b"self", &task.namespace());
-            let _ = root.make_symlink(b"self", pid.to_string().as_bytes());
+            let _ = as_kernel(&root, || {
+                root.unlink(b"self", &task.namespace()).map(drop)?;
+                root.make_symlink(b"self", pid.to_string().as_bytes())
+            });
         }
     }
 
@@ -159,13 +185,13 @@ impl Processes {
         let name = fd.to_string();
         for root in known.living() {
             let Some(directory) = look(&root, &[&pid.to_string(), "fd"]) else { continue };
-            let _ = match open {
+            let _ = as_kernel(&root, || match open {
                 Some(open) => {
                     let link = Arc::new(FdLink(Arc::downgrade(open)));
                     directory.make_handle(name.as_bytes(), link).map(drop)
                 }
                 None => directory.unlink(name.as_bytes(), &task.namespace()).map(drop),
-            };
+            });
         }
         let Some(process) = known.processes.iter_mut().find(|process| process.pid == pid) else { return };
         process.fds.retain(|(other, _)| *other != fd);
@@ -196,7 +222,10 @@ impl Known {
             directory.make_handle(name.as_bytes(), Arc::new(file))?;
         }
         let Some(nsfs) = &self.nsfs else { return Ok(()) };
-        let link = |to| Arc::new(TaskLink { task: Weak::clone(&process.task), nsfs: Arc::clone(nsfs), to });
+        let link = |to| {
+            let (task, caller) = (Weak::clone(&process.task), Arc::clone(&self.caller));
+            Arc::new(TaskLink { task, caller, nsfs: Arc::clone(nsfs), to })
+        };
         let namespaces = directory.mkdir(b"ns")?;
         namespaces.make_handle(b"mnt", link(Target::MountNamespace))?;
         namespaces.make_handle(b"user", link(Target::UserNamespace))?;
@@ -204,6 +233,17 @@ impl Known {
         directory.make_handle(b"cwd", link(Target::Cwd))?;
         Ok(())
     }
+}
+
+/// Lets the kernel change the instance with this root, which may be read-only to everybody else.
+pub(super) fn as_kernel<R>(root: &Arc<TmpDentry>, change: impl FnOnce() -> R) -> R {
+    let super_block = root.super_block();
+    let read_only = super_block.is_read_only();
+    let writable = super_block.set_read_only(false);
+    let result = change();
+    let restored = super_block.set_read_only(read_only);
+    assert!(writable && restored, "nobody writes to it, and what has no name does not count there");
+    result
 }
 
 /// The dentry below `root` at these names.

@@ -14,7 +14,7 @@ use syscalls::file_system::{
 use syscalls::{Credentials, Errno};
 use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 
-use super::proc::Processes;
+use super::proc::{Processes, as_kernel};
 
 /// All types, and the flags of all instances.
 pub(super) struct Types {
@@ -144,8 +144,8 @@ impl Configure<TmpDentry> for Config {
         let known = match self.fs_type.name {
             "tmpfs" => TMPFS.contains(&key),
             "proc" => key == b"subset" || key == b"hidepid",
-            // ramfs ignores what it does not know.
-            "ramfs" => key != b"source",
+            // It ignores what it does not know.
+            "ramfs" if key != b"source" => return Ok(Parameter::Taken),
             _ => false,
         };
         if !known {
@@ -179,13 +179,7 @@ impl Configure<TmpDentry> for Config {
         }
         let made = of.instances.fresh(of.name, request.flags, request.owner)?;
         if of.name == "proc" {
-            // The kernel's own entries are no writes.
-            let super_block = made.root().super_block();
-            let read_only = super_block.is_read_only();
-            let writable = super_block.set_read_only(false);
-            of.instances.processes.fill(made.root())?;
-            let restored = super_block.set_read_only(read_only);
-            assert!(writable && restored, "nobody else knows of it yet");
+            as_kernel(made.root(), || of.instances.processes.fill(made.root()))?;
         }
         Ok(made)
     }

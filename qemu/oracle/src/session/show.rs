@@ -135,6 +135,7 @@ fn stat(reply: &Reply) -> String {
 
 /// Where a `statmount` has the offsets of its strings, and where these begin.
 const STRINGS: usize = 512;
+const MNT_ROOT: usize = 104;
 const MNT_POINT: usize = 108;
 
 /// A string of a `statmount`, if the bit of the mask says that it is there.
@@ -157,7 +158,13 @@ pub(super) fn stat_mount(reply: &Reply) -> String {
     let text =
         |name: &str, at, bit: u32| string(reply, at, u64::from(bit)).map(|text| format!("{name}={text}"));
     words.extend(text("point", MNT_POINT, abi::STATMOUNT_MNT_POINT));
-    words.extend(text("root", 104, abi::STATMOUNT_MNT_ROOT));
+    let mut size = field(0, 4);
+    if let Some(root) = string(reply, MNT_ROOT, u64::from(abi::STATMOUNT_MNT_ROOT)) {
+        // The file of a namespace: its number, and how long that is, depends on the machine.
+        let is_file = root.starts_with("mnt:[");
+        size -= if is_file { root.len() as u64 } else { 0 };
+        words.push(format!("root={}", if is_file { "mnt:[]" } else { &root }));
+    }
     words.extend(text("type", 36, abi::STATMOUNT_FS_TYPE));
     words.extend(text("subtype", 120, abi::STATMOUNT_FS_SUBTYPE));
     words.extend(text("source", 124, abi::STATMOUNT_SB_SOURCE));
@@ -186,6 +193,6 @@ pub(super) fn stat_mount(reply: &Reply) -> String {
     {
         words.extend(has(bit).then(|| format!("{name}={}", field(at, 4))));
     }
-    words.push(format!("size={}", field(0, 4)));
+    words.push(format!("size={size}"));
     words.join(" ")
 }
