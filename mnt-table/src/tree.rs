@@ -14,10 +14,11 @@ use core::ptr::{self, NonNull};
 use smallvec::SmallVec;
 
 use crate::dentry::{Dentry, RegisterError};
+use crate::foresight::{AHEAD, ask};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::memory::{self, Grow};
-use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, state};
+use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, edge_hash, state};
 use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
@@ -35,6 +36,13 @@ impl<D: Dentry> Joint<D> {
     /// The mount that the child will be attached to.
     pub fn parent(&self) -> &Arc<Mount<D>> {
         &self.parent
+    }
+
+    /// Asks for what attaching by it is going to write ([`crate::foresight`]), but for the child.
+    #[inline]
+    pub fn foresee(&self) {
+        ask(self.edge.address().as_ptr());
+        self.parent.foresee();
     }
 }
 
@@ -69,7 +77,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// The mounts of `ns` by unique id, which is the order of their creation.
-    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
+    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> + Clone {
         self.namespace(ns).order.iter().map(|(_, mount)| mount)
     }
 
@@ -118,6 +126,69 @@ impl<D: Dentry> WriteSet<D> {
         let guard = pin();
         let ns = self.namespace_of(parent)?;
         ns.lookup_mnt(parent, dentry, &guard).map(|mount| mount.to_arc(&guard))
+    }
+
+    /// Asks for what [`WriteSet::child_at`] is going to read for `parents` after the turn of number `at`, which has come:
+    /// first for the mounts, then for the places in the hash that they lead to, then for what is there.
+    pub fn foresee_children<'a>(
+        &self,
+        at: usize,
+        dentry: &D,
+        parents: impl Fn(usize) -> Option<&'a Arc<Mount<D>>>,
+    ) where
+        D: 'a,
+    {
+        if let Some(parent) = parents(at + 3 * AHEAD) {
+            parent.foresee();
+        }
+        let guard = pin();
+        let place = |turns: usize| {
+            let parent = parents(at + turns)?;
+            Some((self.namespace_of(parent)?, edge_hash(Arc::as_ptr(parent), dentry)))
+        };
+        if let Some((ns, hash)) = place(2 * AHEAD) {
+            ns.table.foresee_bucket(hash, &guard);
+        }
+        if let Some((ns, hash)) = place(AHEAD) {
+            ns.table.foresee_entry(hash, &guard);
+        }
+        if let Some((ns, hash)) = place(AHEAD / 2)
+            && let Some(edge) = ns.table.first(hash, &guard)
+        {
+            edge.child(&guard).foresee();
+        }
+    }
+
+    /// Asks for what [`WriteSet::leave`] is going to read of `mounts` after the turn of number `at`, which has come.
+    pub fn foresee_leaving(&self, at: usize, mounts: &[Arc<Mount<D>>]) {
+        if let Some(mount) = mounts.get(at + 3 * AHEAD) {
+            mount.foresee();
+        }
+        let place = |turns: usize| {
+            let mount = mounts.get(at + turns)?;
+            Some((mount, self.tree(mount).parent.as_ref()?))
+        };
+        if let Some((mount, parent)) = place(2 * AHEAD) {
+            ask(self.edge_of(mount).as_ptr());
+            parent.foresee();
+        }
+        if let Some((mount, parent)) = place(AHEAD) {
+            self.tree(parent).children.foresee();
+            if let (Some(ns), Some(on)) = (self.namespace_of(parent), self.mountpoint(mount)) {
+                ns.table.foresee_bucket(edge_hash(Arc::as_ptr(parent), Arc::as_ptr(on)), &pin());
+            }
+        }
+    }
+
+    /// Asks for what attaching by `joint`, which was asked for ([`Joint::foresee`]), is going to write.
+    #[inline]
+    pub fn foresee_attach(&self, joint: &Joint<D>) {
+        let parent = &joint.parent;
+        self.tree(parent).children.foresee();
+        if let Some(ns) = self.namespace_of(parent) {
+            let hash = edge_hash(Arc::as_ptr(parent), Arc::as_ptr(joint.mountpoint.dentry()));
+            ns.table.foresee_bucket(hash, &pin());
+        }
     }
 
     /// The mount on `mount`'s root.
@@ -233,7 +304,7 @@ impl<D: Dentry> WriteSet<D> {
     /// `ENOMEM`.
     pub fn reserve_slaves(&mut self, mount: &Mount<D>, more: usize) -> Result<(), NoMemory> {
         let plan = self.plan;
-        match mount.propagation().peers {
+        match mount.with_propagation(|here| here.peers.clone()) {
             Some((group, slot)) => self.group_mut(&group).members.get_mut(slot).slaves.promise(plan, more),
             None => mount.reserve_slaves_to_be(plan, more),
         }
@@ -475,7 +546,7 @@ impl<D: Dentry> WriteSet<D> {
             self.namespace_mut(&ns).fragments += 1;
         } else {
             debug_assert!(
-                self.tree(mount).children.len() == self.tree(mount).connected,
+                self.tree(mount).children.len() == self.tree(mount).connected as usize,
                 "children leave first"
             );
             self.separate(&ns, mount, guard);

@@ -5,10 +5,11 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use mnt_table::arc_cell::ArcCell;
+use mnt_table::memory::Claims;
 use mnt_table::place::PlaceError;
 use mnt_table::sync::Mutex;
 use mnt_table::walk::{Last, walk};
-use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, memory, pin};
+use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, memory, pin, reclaim};
 use propagate::umount::dissolve;
 use propagate::{Error, with_locks};
 
@@ -118,6 +119,9 @@ impl<D: Dentry> Task<D> {
         root: Option<&PathRef<D>>,
         cwd: Option<&PathRef<D>>,
     ) -> Result<(), Errno> {
+        let mut claims = Claims::none();
+        // The cell retires what it held.
+        reclaim::claim(&mut claims, 1)?;
         let fs = self.fs().fork().map_err(Error::from)?;
         let moved = root.map_or(Ok(()), |root| fs.set_root(root));
         moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(cannot_stand)?;
@@ -138,8 +142,20 @@ impl<D: Dentry> Task<D> {
     }
 
     /// Makes it somebody else.
-    pub fn set_credentials(&self, credentials: Credentials) {
-        drop(self.credentials.swap(Arc::new(credentials), &pin()));
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn set_credentials(&self, credentials: Credentials) -> Result<(), Errno> {
+        let mut claims = Claims::none();
+        // The cell retires what it held.
+        reclaim::claim(&mut claims, 1)?;
+        self.become_somebody(memory::arc(credentials)?);
+        Ok(())
+    }
+
+    /// As [`Task::set_credentials`], where the memory is there: [`reclaim::claim`] for one retirement.
+    pub(crate) fn become_somebody(&self, credentials: Arc<Credentials>) {
+        drop(self.credentials.swap(credentials, &pin()));
     }
 
     /// Whether it may change its mount namespace: it has `CAP_SYS_ADMIN` in the user namespace that owns it.
