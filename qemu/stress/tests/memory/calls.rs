@@ -1,12 +1,12 @@
 //! System calls, from their arguments in user memory to their end, and changes of directories.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::fsconfig_command as config;
 use mnt_table::user_ns::{IdMaps, IdRange};
 use mnt_table::walk::{Last, WalkError, walk};
-use mnt_table::{Dentry, PathRef, UserNs};
+use mnt_table::{Dentry, Mount, PathRef, UserNs, pin};
 use syscalls::entry::detach_elsewhere;
 use syscalls::file::{NamespaceRef, Object};
 use syscalls::listing::mountinfo;
@@ -125,9 +125,7 @@ impl World {
         let mut out = String::new();
         for (number, process) in self.processes.iter().enumerate() {
             let fs = process.task.fs();
-            let place = |(mount, dentry): (Arc<mnt_table::Mount<TmpDentry>>, Arc<TmpDentry>)| {
-                (mount.id(), dentry.id())
-            };
+            let place = |(mount, dentry): (Arc<Mount<TmpDentry>>, Arc<TmpDentry>)| (mount.id(), dentry.id());
             let credentials = process.task.credentials();
             out += &format!(
                 "process {number}: root {:?}, at {:?}, alone there {}, descriptors {:?}, user namespace {}\n",
@@ -165,12 +163,17 @@ fn fs(result: Result<impl Sized, FsError>) -> Result<usize, Errno> {
     }
 }
 
-/// A link to where somebody is.
-struct Link(Arc<PathRef<TmpDentry>>);
+/// A link to a place, which it does not keep.
+struct Link(Weak<Mount<TmpDentry>>, Weak<TmpDentry>);
 
 impl Handle for Link {
     fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
-        Some(Ok((*self.0).clone()))
+        let (mount, dentry) = (self.0.upgrade()?, self.1.upgrade()?);
+        let kept = mount.keep(&pin());
+        Some(kept.map(|mount| PathRef { mount, dentry }).map_err(|unkept| {
+            unkept.settle();
+            WalkError::NotFound
+        }))
     }
 
     fn is_link(&self) -> bool {
@@ -584,7 +587,8 @@ fn tasks() -> Vec<Case> {
             "a walk through a magic link",
             {
                 let w = World::alone();
-                let link = Arc::new(Link(Arc::new(w.place("/b"))));
+                let to = w.place("/b");
+                let link = Arc::new(Link(Arc::downgrade(&to.mount.to_arc()), Arc::downgrade(&to.dentry)));
                 w.dir("/").make_handle(b"link", link).unwrap();
                 w
             },
