@@ -56,7 +56,7 @@ use smallvec::SmallVec;
 use crate::count::Counter;
 use crate::dentry::{Dentry, SuperBlock};
 use crate::group::{Group, MasterLink, Slaves};
-use crate::id::{Id, unique_after};
+use crate::id::Id;
 use crate::list::{List, NoMemory, Plan, Slot};
 use crate::memory::{self, Claims, Grow};
 use crate::namespace::{MntNamespace, Mountpoint};
@@ -337,15 +337,14 @@ impl<D: Dentry> Mount<D> {
     pub(crate) fn new(
         spec: MountSpec<D>,
         ns: &MntNamespace<D>,
-        id: Id,
-        after: u64,
+        (id, unique_id): (Id, u64),
     ) -> Result<Arc<Self>, NoMemory> {
         const { assert!(size_of::<Self>() + 128 <= memory::ALLOCATION_MAX, "too large for a claim") };
-        memory::once(|| Self::make(spec, ns, id, after))
+        memory::once(|| Self::make(spec, ns, id, unique_id))
     }
 
     /// Allocates once.
-    fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
+    fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, unique_id: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         spec.root.mounted();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
@@ -371,7 +370,7 @@ impl<D: Dentry> Mount<D> {
                 marks: 0,
                 marked_by: 0,
             }),
-            unique_id: unique_after(after),
+            unique_id,
             number: id.number(),
             expiring: plain::AtomicBool::new(false),
             refs: Counter::new(),

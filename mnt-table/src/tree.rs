@@ -261,15 +261,15 @@ impl<D: Dentry> WriteSet<D> {
         ns: &Arc<MntNamespace<D>>,
         spec: MountSpec<D>,
     ) -> Result<Arc<Mount<D>>, NoMemory> {
-        let id = ns.lock.mount_ids.take().ok_or(NoMemory)?;
         let plan = self.plan;
-        let state = self.namespace_mut(ns);
-        state.order.promise(plan, 1)?;
-        let mount = Mount::new(spec, ns, id, state.last_id)?;
-        state.last_id = mount.unique_id();
-        // Relaxed: see `NamespaceSpec::anonymous`.
-        ns.lock.last_id.store(state.last_id, Ordering::Relaxed);
-        Ok(mount)
+        self.namespace_mut(ns).order.promise(plan, 1)?;
+        Mount::new(spec, ns, ns.lock.mount_ids.take_both().ok_or(NoMemory)?)
+    }
+
+    /// The mounts that are made in `to` from here on are younger than those of `from`, which it is going to be a copy of.
+    pub fn follow_ids(&mut self, to: &MntNamespace<D>, from: &MntNamespace<D>) {
+        debug_assert!(self.holds(to) && self.holds(from));
+        to.lock.mount_ids.follow(&from.lock.mount_ids);
     }
 
     /// A peer group without members, with the lowest free id of `ns`; younger than `master`. Nobody else knows it, and the
@@ -465,6 +465,7 @@ impl<D: Dentry> WriteSet<D> {
         let from = Arc::clone(self.namespace_of(root).expect("the root's namespace is locked"));
         let to = Arc::clone(self.namespace_of(&joint.parent).expect("the parent's namespace is locked"));
         self.begin(&from, guard);
+        to.lock.mount_ids.follow(&from.lock.mount_ids);
         let Adoption { joints, left: mut old } = inner;
         for (mount, Joint { edge, mountpoint, .. }) in below.iter().zip(joints) {
             old.push(self.edge_of(mount));
@@ -615,6 +616,11 @@ impl<D: Dentry> WriteSet<D> {
         if planted("anchors_outside_window") {
             self.end();
         }
+        if let Some(ns) = self.namespace_of(old) {
+            // Release [Pivots]: pairs with the Acquire in `MntNamespace::pivots`. After the window was opened, and before the
+            // anchors move.
+            ns.lock.pivots.fetch_add(1, order(Ordering::Release, "pivots_relaxed"));
+        }
         Anchor::move_all(old, new);
     }
 
@@ -648,8 +654,6 @@ impl<D: Dentry> WriteSet<D> {
         };
         state.entered = Some(slot);
         self.tree_mut(mount).in_order = Some(slot);
-        let state = self.namespace_mut(ns);
-        state.last_id = state.last_id.max(mount.unique_id());
         // Relaxed: published with the edge.
         mount.state.store(state::LIVE, Ordering::Relaxed);
     }

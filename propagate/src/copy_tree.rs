@@ -358,6 +358,7 @@ pub fn clone_namespace<D: Dentry>(
     let mounts = members(locks, &root, root.root(), Extent::All)?;
     need_groups(locks, &mounts)?;
     let places = places(locks, &mounts)?;
+    locks.follow_ids(to, from);
     let mut tree = copy_tree(locks, &mounts, &places, root.root(), to)?;
     let mut steps = Vec::new();
     let less_privileged = from.owner() != to.owner();

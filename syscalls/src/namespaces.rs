@@ -142,8 +142,13 @@ pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result
     }
     kernel.setns_others(&file, others)?;
     if let Some(ns) = &mount_ns {
-        let top = top(ns)?;
-        task.enter(ns, Some(&top), Some(&top))?;
+        loop {
+            let pivots = ns.pivots();
+            let top = top(ns)?;
+            if task.enter(ns, Some(&top), Some(&top), pivots)? {
+                break;
+            }
+        }
     }
     task.become_somebody(credentials);
     Ok(())
@@ -260,7 +265,8 @@ fn copy<D: Dentry>(task: &Task<D>, to: &NamespaceRef<D>) -> Result<usize, Errno>
         Ok((copies.len(), translate(&copies, fs.root()), translate(&copies, fs.cwd())))
     })?;
     // Who stands elsewhere than in the namespace that it leaves stays there.
-    task.enter(to, root.as_ref(), cwd.as_ref())?;
+    let there = task.enter(to, root.as_ref(), cwd.as_ref(), to.pivots())?;
+    debug_assert!(there, "nobody else is there");
     Ok(count)
 }
 
