@@ -284,6 +284,7 @@ fn error_label(error: WalkError) -> &'static str {
         WalkError::Again => "EAGAIN",
         WalkError::BadFlags => "EINVAL",
         WalkError::NoLastName => "EBUSY",
+        WalkError::NoMemory => "ENOMEM",
     }
 }
 
