@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use linux_raw_sys::general::{MS_BIND, MS_SHARED};
-use mnt_table::{Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, PathRef, WriteSet, pin};
+use mnt_table::{Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, PathRef, Source, WriteSet, pin};
 use propagate::attach::{Place, Rules, What, attach};
 use propagate::copy_tree::NewTree;
 use propagate::with_locks;
@@ -153,5 +153,5 @@ pub enum Instance {
 }
 
 fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec::new(Arc::clone(root), MountFlags::RELATIME, Arc::from(&b"none"[..]))
+    MountSpec::new(Arc::clone(root), MountFlags::RELATIME, Source::new(b"none").expect("memory"))
 }

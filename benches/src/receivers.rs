@@ -11,8 +11,13 @@ pub const MANY: usize = 10_000;
 
 /// [`MANY`] slaves, `slaves` for each of the shared mounts on `/m0`, `/m1` and so on.
 pub fn masters(slaves: usize) -> Namespace {
+    some_masters(MANY / slaves, slaves)
+}
+
+/// `masters` shared mounts on `/m0`, `/m1` and so on with `slaves` each.
+pub fn some_masters(masters: usize, slaves: usize) -> Namespace {
     let ns = Namespace::new(1, Sharing::Private);
-    for master in 0..MANY / slaves {
+    for master in 0..masters {
         let source = format!("/m{master}");
         ns.mkdir(&source[1..]).mkdir(b"x").expect("a fresh name");
         ns.bind(&source, &source);

@@ -6,6 +6,7 @@ use loom::thread;
 use mnt_table::place::FsStruct;
 use mnt_table::platform::set_cpu;
 use mnt_table::tree::Leave;
+use mnt_table::walk::{Last, walk};
 use mnt_table::{MntNamespace, Mount, WriteSet, pin};
 
 use crate::harness::{Layer, Model, model};
@@ -17,6 +18,7 @@ pub fn models() -> Vec<Model> {
     let mut models =
         vec![chdir_vs_walk(), chdir_vs_detach(), fork_vs_umount(), fork_vs_pivot(), chdir_vs_pivot()];
     models.extend(walk_vs_pivot());
+    models.push(chdir_by_path_vs_pivot());
     models
 }
 
@@ -227,5 +229,31 @@ fn chdir_vs_pivot() -> Model {
             drop(task);
             tree.end();
             format!("{stands}, {umounted}")
+        })
+}
+
+/// A task goes to its root by a path, beside a pivot: it stands on the new root in the end, whichever came first.
+fn chdir_by_path_vs_pivot() -> Model {
+    model(Layer::Structure, "chdir_by_path_vs_pivot")
+        .bound(3)
+        .expect_outcomes(["new:"])
+        .planted(["pivots_not_compared", "pivots_relaxed", "pivots_load_relaxed"])
+        .run(|| {
+            let tree = Tree::new();
+            let task = Arc::new(task(&tree.old));
+            let pivot = thread::spawn(tree.pivot());
+            loop {
+                let pivots = tree.ns.pivots();
+                let to = walk(&task, b"/", Last::Follow).expect("there is a root");
+                if task.set_cwd_while(&to, || tree.ns.pivots() == pivots).is_ok() {
+                    break;
+                }
+                thread::yield_now();
+            }
+            pivot.join().unwrap();
+            let stands = cwd(&task);
+            drop(task);
+            tree.end();
+            stands
         })
 }

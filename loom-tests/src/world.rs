@@ -209,7 +209,11 @@ pub fn new_mount(
     ns: &Arc<MntNamespace<Name>>,
     root: &Arc<Name>,
 ) -> Arc<Mount<Name>> {
-    let spec = MountSpec::new(Arc::clone(root), MountFlags::empty(), Arc::from(&b"model"[..]));
+    let spec = MountSpec::new(
+        Arc::clone(root),
+        MountFlags::empty(),
+        mnt_table::Source::new(b"model").expect("memory"),
+    );
     locks.new_mount(ns, spec).expect("memory")
 }
 
@@ -281,6 +285,7 @@ fn error_label(error: WalkError) -> &'static str {
         WalkError::BadFlags => "EINVAL",
         WalkError::Denied => "EACCES",
         WalkError::NoLastName => "EBUSY",
+        WalkError::NoMemory => "ENOMEM",
     }
 }
 

@@ -42,7 +42,11 @@ impl<D: Dentry> WriteSet<D> {
     /// The mounts of `ns` from the unique id `first` on, in order. Without an index it looks at those before them.
     ///
     /// Context: holds `ns`.
-    pub fn mounts_from(&self, ns: &MntNamespace<D>, first: u64) -> impl Iterator<Item = &Arc<Mount<D>>> {
+    pub fn mounts_from(
+        &self,
+        ns: &MntNamespace<D>,
+        first: u64,
+    ) -> impl Iterator<Item = &Arc<Mount<D>>> + Clone {
         let state = self.namespace(ns);
         let start = if state.by_id.generation == Some(ns.generation()) {
             let slots = &state.by_id.slots;

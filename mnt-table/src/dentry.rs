@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::list::NoMemory;
+use crate::memory;
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::place::PathRef;
 use crate::reclaim::Guard;
@@ -323,10 +324,14 @@ impl<D: Dentry> MountedHere<D> {
 
     /// Nobody may start to mount here any more; returns who does already. The first step of removing a directory
     /// entry: see [`crate::removal`].
-    pub(crate) fn mark_dying(&self) -> Vec<Arc<Mountpoint<D>>> {
+    ///
+    /// # Errors
+    /// `ENOMEM`; nothing was marked.
+    pub(crate) fn mark_dying(&self) -> Result<Vec<Arc<Mountpoint<D>>>, NoMemory> {
         let mut users = self.users.lock();
+        let here = memory::collect(users.mountpoints.iter().cloned())?;
         users.dying += 1;
-        users.mountpoints.clone()
+        Ok(here)
     }
 
     /// Takes [`MountedHere::mark_dying`] back.

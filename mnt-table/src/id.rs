@@ -1,8 +1,9 @@
 //! Identifiers without a machine-wide line on the path of a mount.
 //!
 //! - **Unique ids** ([`unique_after`]) and stamps of peer groups are Lamport clocks: one per CPU, its number in the low
-//!   bits. An id is above the last one of its CPU and above `after`, the last one of its namespace; so ids are
-//!   unique, ascend in creation order within a namespace, and follow causes across namespaces.
+//!   bits. An id is above the last one of its CPU and above the last one of its space; so ids are unique, and ascend in
+//!   creation order within a namespace with its detached trees, which share its space. The space of a namespace's copy goes
+//!   on behind that of the original, and what comes to a namespace from another space moves the clock on.
 //! - **Reused ids** ([`IdSpace`]: mount ids, peer group ids): a namespace owns blocks of 64 and hands out the lowest
 //!   free number of its lowest block. Only whole blocks come from the machine's pool, and go back with the namespace.
 //!   With one namespace the numbers are Linux's exactly; with several they are unique but differ.
@@ -104,6 +105,8 @@ struct Blocks {
     list: Vec<Block>,
     /// All blocks before this one are in use up to the last number.
     full: usize,
+    /// The last unique id.
+    last: u64,
 }
 
 impl IdSpace {
@@ -114,8 +117,30 @@ impl IdSpace {
 
     /// The lowest free id of this space; `None` without memory or numbers.
     pub fn take(self: &Arc<Self>) -> Option<Id> {
+        self.take_from(&mut self.blocks.lock())
+    }
+
+    /// The lowest free id of this space, and a unique one above all that the space gave out before; `None` as
+    /// [`IdSpace::take`].
+    pub(crate) fn take_both(self: &Arc<Self>) -> Option<(Id, u64)> {
         let mut blocks = self.blocks.lock();
-        let Blocks { list: blocks, full } = &mut *blocks;
+        let id = self.take_from(&mut blocks)?;
+        blocks.last = unique_after(blocks.last);
+        Some((id, blocks.last))
+    }
+
+    /// The unique ids of this space are above those of `other` from here on.
+    pub(crate) fn follow(self: &Arc<Self>, other: &Arc<Self>) {
+        if Arc::ptr_eq(self, other) {
+            return;
+        }
+        let last = other.blocks.lock().last;
+        let mut blocks = self.blocks.lock();
+        blocks.last = blocks.last.max(last);
+    }
+
+    fn take_from(self: &Arc<Self>, blocks: &mut Blocks) -> Option<Id> {
+        let Blocks { list: blocks, full, .. } = blocks;
         while blocks.get(*full).is_some_and(|block| block.free == 0) {
             *full += 1;
         }
@@ -142,7 +167,7 @@ impl IdSpace {
 
     fn give(&self, number: u32) {
         let mut blocks = self.blocks.lock();
-        let Blocks { list: blocks, full } = &mut *blocks;
+        let Blocks { list: blocks, full, .. } = &mut *blocks;
         let at = blocks.partition_point(|block| block.number < number / 64);
         *full = at.min(*full);
         let block = &mut blocks[at];

@@ -82,6 +82,7 @@ mod by_id;
 pub mod check;
 mod count;
 pub mod dentry;
+pub mod foresight;
 pub mod group;
 pub mod id;
 // Models use it as it is, in place of the machine's.
@@ -109,7 +110,7 @@ pub mod writers;
 
 pub use dentry::{Dentry, MountedHere, SuperBlock};
 pub use group::Group;
-pub use mount::{Mount, MountFlags, MountRef, MountSpec};
+pub use mount::{Mount, MountFlags, MountRef, MountSpec, Source};
 pub use namespace::{Kind, MntNamespace, NamespaceSpec};
 pub use place::{FsStruct, PathRef};
 pub use reclaim::{Guard, pin};

@@ -1,4 +1,5 @@
-//! A doubly linked list in a slab: order kept, insertion and removal anywhere in constant time, no pointers.
+//! A doubly linked list in a slab: order kept, insertion and removal anywhere in constant time, no pointers. Without
+//! elements it is one word: most mounts have neither children nor slaves.
 //!
 //! A [`Slot`] names an element from its insertion to its removal, whatever happens to the others. Peer rings, slave
 //! lists, children and the creation order of a namespace are such lists, each under the lock of its owner.
@@ -9,11 +10,31 @@
 //! forgotten when the next one asks: a list knows whose promises it has. Should two plans have the same name, there is
 //! more room than needed.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use core::num::NonZeroU32;
+
+use smallvec::SmallVec;
+
+use crate::foresight;
+use crate::memory::{self, Grow};
 
 /// Names an element of one [`List`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u32);
+pub struct Slot(
+    /// One more than the index, so that no slot takes no room.
+    NonZeroU32,
+);
+
+impl Slot {
+    /// The slot of the node at `index`; `None` for [`NONE`].
+    fn at(index: u32) -> Option<Self> {
+        NonZeroU32::new(index.wrapping_add(1)).map(Slot)
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 const NONE: u32 = u32::MAX;
 
@@ -36,8 +57,11 @@ struct Node<T> {
 }
 
 /// The list; see the module's header.
-pub struct List<T> {
-    nodes: Vec<Node<T>>,
+pub struct List<T>(Option<Box<Slab<T>>>);
+
+struct Slab<T> {
+    /// The first one is here: a second allocation would be one more line to wait for.
+    nodes: SmallVec<[Node<T>; 1]>,
     /// First of the free nodes, which are chained by `next`.
     free: u32,
     head: u32,
@@ -53,108 +77,21 @@ pub struct List<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
-impl<T> List<T> {
-    /// An empty list, without memory of its own.
-    pub const fn new() -> Self {
-        List { nodes: Vec::new(), free: NONE, head: NONE, tail: NONE, len: 0, plan: Plan(0), promised: 0 }
-    }
-
-    /// The number of elements.
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Makes room for `more` insertions by `plan`, besides those that it was promised before and has not made yet.
-    ///
-    /// # Errors
-    /// [`NoMemory`]; nothing more is promised.
-    pub fn promise(&mut self, plan: Plan, more: usize) -> Result<(), NoMemory> {
-        if self.plan != plan {
-            self.plan = plan;
-            self.promised = 0;
+impl<T> Slab<T> {
+    fn new() -> Self {
+        Slab {
+            nodes: SmallVec::new(),
+            free: NONE,
+            head: NONE,
+            tail: NONE,
+            len: 0,
+            plan: Plan(0),
+            promised: 0,
         }
-        let promised = (self.promised as usize).saturating_add(more);
-        let spare = self.nodes.len() - self.len();
-        self.nodes.try_reserve(promised.saturating_sub(spare)).map_err(|_| NoMemory)?;
-        self.promised = u32::try_from(promised).map_err(|_| NoMemory)?;
-        Ok(())
     }
 
-    /// How many insertions are promised and not made yet.
-    pub fn promised(&self) -> usize {
-        self.promised as usize
-    }
-
-    /// The element in `slot`.
-    pub fn get(&self, slot: Slot) -> &T {
-        self.nodes[slot.0 as usize].value.as_ref().expect("the slot is in use")
-    }
-
-    /// The element in `slot`.
-    pub fn get_mut(&mut self, slot: Slot) -> &mut T {
-        self.nodes[slot.0 as usize].value.as_mut().expect("the slot is in use")
-    }
-
-    /// The first element's slot.
-    pub fn first(&self) -> Option<Slot> {
-        Self::slot(self.head)
-    }
-
-    /// The last element's slot.
-    pub fn last(&self) -> Option<Slot> {
-        Self::slot(self.tail)
-    }
-
-    /// The slot after `slot`.
-    pub fn next(&self, slot: Slot) -> Option<Slot> {
-        Self::slot(self.nodes[slot.0 as usize].next)
-    }
-
-    /// The slot before `slot`.
-    pub fn prev(&self, slot: Slot) -> Option<Slot> {
-        Self::slot(self.nodes[slot.0 as usize].prev)
-    }
-
-    /// The slot after `slot`, taking the list as a ring.
-    pub fn next_in_ring(&self, slot: Slot) -> Slot {
-        self.next(slot).unwrap_or(Slot(self.head))
-    }
-
-    /// Puts `value` before all others.
-    pub fn push_front(&mut self, value: T) -> Slot {
-        self.insert(value, NONE, self.head)
-    }
-
-    /// Puts `value` behind all others.
-    pub fn push_back(&mut self, value: T) -> Slot {
-        self.insert(value, self.tail, NONE)
-    }
-
-    /// Puts `value` right behind `slot`.
-    pub fn insert_after(&mut self, slot: Slot, value: T) -> Slot {
-        self.insert(value, slot.0, self.nodes[slot.0 as usize].next)
-    }
-
-    /// Takes the element in `slot` out.
-    pub fn remove(&mut self, slot: Slot) -> T {
-        let node = &mut self.nodes[slot.0 as usize];
-        let value = node.value.take().expect("the slot is in use");
-        let (prev, next) = (node.prev, node.next);
-        node.next = self.free;
-        self.free = slot.0;
-        self.join(prev, next);
-        self.len -= 1;
-        value
-    }
-
-    /// The elements with their slots, first to last.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
-        core::iter::successors(self.first(), |slot| self.next(*slot)).map(|slot| (slot, self.get(slot)))
+    fn node(&self, slot: Slot) -> &Node<T> {
+        &self.nodes[slot.index() as usize]
     }
 
     fn insert(&mut self, value: T, prev: u32, next: u32) -> Slot {
@@ -172,7 +109,7 @@ impl<T> List<T> {
         self.join(at, next);
         self.len += 1;
         self.promised = self.promised.saturating_sub(1);
-        Slot(at)
+        Slot::at(at).expect("it has an element")
     }
 
     /// Makes `next` follow `prev`; [`NONE`] stands for the list's ends.
@@ -186,9 +123,135 @@ impl<T> List<T> {
             next => self.nodes[next as usize].prev = prev,
         }
     }
+}
 
-    fn slot(index: u32) -> Option<Slot> {
-        (index != NONE).then_some(Slot(index))
+impl<T> List<T> {
+    /// An empty list, without memory of its own.
+    pub const fn new() -> Self {
+        List(None)
+    }
+
+    /// The slab, which an element or a promise made.
+    fn slab(&self) -> &Slab<T> {
+        self.0.as_ref().expect("the slot is in use")
+    }
+
+    fn slab_mut(&mut self) -> &mut Slab<T> {
+        self.0.as_mut().expect("the slot is in use")
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |slab| slab.len as usize)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes room for `more` insertions by `plan`, besides those that it was promised before and has not made yet.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; nothing more is promised.
+    pub fn promise(&mut self, plan: Plan, more: usize) -> Result<(), NoMemory> {
+        let slab = match &mut self.0 {
+            Some(slab) => slab,
+            none => none.insert(memory::boxed(Slab::new())?),
+        };
+        if slab.plan != plan {
+            slab.plan = plan;
+            slab.promised = 0;
+        }
+        let promised = (slab.promised as usize).saturating_add(more);
+        let spare = slab.nodes.len() - slab.len as usize;
+        slab.nodes.make_room(promised.saturating_sub(spare))?;
+        slab.promised = u32::try_from(promised).map_err(|_| NoMemory)?;
+        Ok(())
+    }
+
+    /// Asks for what an insertion is going to write ([`crate::foresight`]).
+    #[inline]
+    pub(crate) fn foresee(&self) {
+        if let Some(slab) = &self.0 {
+            foresight::ask(&raw const **slab);
+        }
+    }
+
+    /// How many insertions are promised and not made yet.
+    pub fn promised(&self) -> usize {
+        self.0.as_ref().map_or(0, |slab| slab.promised as usize)
+    }
+
+    /// The element in `slot`.
+    pub fn get(&self, slot: Slot) -> &T {
+        self.slab().node(slot).value.as_ref().expect("the slot is in use")
+    }
+
+    /// The element in `slot`.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut T {
+        self.slab_mut().nodes[slot.index() as usize].value.as_mut().expect("the slot is in use")
+    }
+
+    /// The first element's slot.
+    pub fn first(&self) -> Option<Slot> {
+        Slot::at(self.0.as_ref()?.head)
+    }
+
+    /// The last element's slot.
+    pub fn last(&self) -> Option<Slot> {
+        Slot::at(self.0.as_ref()?.tail)
+    }
+
+    /// The slot after `slot`.
+    pub fn next(&self, slot: Slot) -> Option<Slot> {
+        Slot::at(self.slab().node(slot).next)
+    }
+
+    /// The slot before `slot`.
+    pub fn prev(&self, slot: Slot) -> Option<Slot> {
+        Slot::at(self.slab().node(slot).prev)
+    }
+
+    /// The slot after `slot`, taking the list as a ring.
+    pub fn next_in_ring(&self, slot: Slot) -> Slot {
+        self.next(slot).or(self.first()).expect("the slot is in use")
+    }
+
+    /// Puts `value` before all others.
+    pub fn push_front(&mut self, value: T) -> Slot {
+        let slab = self.0.get_or_insert_with(|| Box::new(Slab::new()));
+        slab.insert(value, NONE, slab.head)
+    }
+
+    /// Puts `value` behind all others.
+    pub fn push_back(&mut self, value: T) -> Slot {
+        let slab = self.0.get_or_insert_with(|| Box::new(Slab::new()));
+        slab.insert(value, slab.tail, NONE)
+    }
+
+    /// Puts `value` right behind `slot`.
+    pub fn insert_after(&mut self, slot: Slot, value: T) -> Slot {
+        let next = self.slab().node(slot).next;
+        self.slab_mut().insert(value, slot.index(), next)
+    }
+
+    /// Takes the element in `slot` out.
+    pub fn remove(&mut self, slot: Slot) -> T {
+        let slab = self.slab_mut();
+        let node = &mut slab.nodes[slot.index() as usize];
+        let value = node.value.take().expect("the slot is in use");
+        let (prev, next) = (node.prev, node.next);
+        node.next = slab.free;
+        slab.free = slot.index();
+        slab.join(prev, next);
+        slab.len -= 1;
+        value
+    }
+
+    /// The elements with their slots, first to last.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> + Clone {
+        core::iter::successors(self.first(), |slot| self.next(*slot)).map(|slot| (slot, self.get(slot)))
     }
 }
 
@@ -200,7 +263,13 @@ impl<T> Default for List<T> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
+
+    fn room<T>(list: &List<T>) -> usize {
+        list.0.as_ref().map_or(0, |slab| slab.nodes.capacity())
+    }
 
     fn values(list: &List<u32>) -> Vec<u32> {
         list.iter().map(|(_, value)| *value).collect()
@@ -251,7 +320,7 @@ mod tests {
                     promised += more;
                     assert_eq!(list.promised(), promised, "seed {seed}, plan {plan}: promises add up");
                 }
-                let capacity = list.nodes.capacity();
+                let capacity = room(&list);
                 // Some plans fail, and some use less than they were promised.
                 while promised != 0 && random.below(8) != 0 {
                     if !naive.is_empty() && random.below(3) == 0 {
@@ -269,11 +338,7 @@ mod tests {
                     naive.insert(at, (slot, value));
                     assert_eq!(list.promised(), promised, "seed {seed}, plan {plan}: one each");
                 }
-                assert_eq!(
-                    list.nodes.capacity(),
-                    capacity,
-                    "seed {seed}, plan {plan}: the commit took memory"
-                );
+                assert_eq!(room(&list), capacity, "seed {seed}, plan {plan}: the commit took memory");
                 let expected: Vec<u32> = naive.iter().map(|(_, value)| *value).collect();
                 assert_eq!(values(&list), expected, "seed {seed}, plan {plan}");
             }
@@ -291,7 +356,7 @@ mod tests {
             list.promise(name, 2).unwrap();
             assert_eq!(list.promised(), 3);
         }
-        assert!(list.nodes.capacity() <= 8, "room for {}", list.nodes.capacity());
+        assert!(room(&list) <= 8, "room for {}", room(&list));
     }
 
     #[test]

@@ -45,7 +45,6 @@
 //!   after the sequence was sampled. Model `anonymous_attach_vs_walk`.
 //! - `[Anchor]` An anchor's target: Release inside pivot's window; Acquire between a walk's sample and its check.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
@@ -57,7 +56,7 @@ use smallvec::SmallVec;
 use crate::count::Counter;
 use crate::dentry::{Dentry, SuperBlock};
 use crate::group::{Group, MasterLink, Slaves};
-use crate::id::{Id, unique_after};
+use crate::id::Id;
 use crate::list::{List, NoMemory, Plan, Slot};
 use crate::memory::{self, Claims, Grow};
 use crate::namespace::{MntNamespace, Mountpoint};
@@ -216,12 +215,28 @@ pub(crate) struct TreeLinks<D: Dentry> {
     pub(crate) unbindable: bool,
     pub(crate) locked: bool,
     /// How many children are `CONNECTED`.
-    pub(crate) connected: usize,
-    /// What a change noted here while it planned, and which change that was.
-    pub(crate) marks: (u64, u8),
+    pub(crate) connected: u32,
+    /// What a change noted here while it planned.
+    pub(crate) marks: u8,
+    /// Which change that was.
+    pub(crate) marked_by: u64,
+}
+
+/// What is seldom looked at.
+struct Cold<D: Dentry> {
+    /// Until the mount is buried.
+    id: Option<Id>,
+    /// Whose ids it maps; the initial one's are mapped by nobody.
+    idmap: UserNs,
+    /// Of a mount in no group: room for the slaves that it will have as a member of one.
+    slaves_to_be: Slaves<D>,
 }
 
 /// An instance of a subtree of a file system somewhere in a tree.
+///
+/// In the order of who uses what: a change of many mounts goes over them several times, and each time over the first two
+/// lines or three.
+#[repr(C)]
 pub struct Mount<D: Dentry> {
     memory: Memory,
     // Read by walks, written seldom.
@@ -233,24 +248,24 @@ pub struct Mount<D: Dentry> {
     // Constant.
     /// The address by which the `Arc` around this knows it: a reference to this may not be used to free it.
     this: *const Mount<D>,
+    // Read and written by changes.
+    /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
+    propagation: Mutex<Propagation<D>>,
+    pub(crate) tree_memory: Memory,
+    pub(crate) tree: UnsafeCell<TreeLinks<D>>,
+    // Constant.
     unique_id: u64,
-    id: plain::Mutex<Option<Id>>,
     number: u32,
-    source: Arc<[u8]>,
-    idmap: plain::Mutex<Option<UserNs>>,
     /// An umount with MNT_EXPIRE came by, and nobody since.
     expiring: plain::AtomicBool,
     // Written by writers and by references; inline until it is shared.
-    writers: Writers,
     refs: Counter,
+    writers: Writers,
     /// Anchors whose target this mount is. Leaf lock; also orders the decisions about a detached mount.
     slow: Mutex<Vec<Arc<Anchor<D>>>>,
-    /// Its place in the propagation graph. Leaf lock, for reading by anyone; see [`crate::group`] for who may write.
-    propagation: Mutex<Propagation<D>>,
-    /// Of a mount in no group: room for the slaves that it will have as a member of one. Leaf lock.
-    slaves_to_be: plain::Mutex<Option<Box<Slaves<D>>>>,
-    pub(crate) tree_memory: Memory,
-    pub(crate) tree: UnsafeCell<TreeLinks<D>>,
+    source: Source,
+    /// Leaf lock.
+    cold: plain::Mutex<Cold<D>>,
 }
 
 // SAFETY: `tree` is reached only through a write set that holds the mount's namespace (`WriteSet::tree`), which hands
@@ -273,6 +288,28 @@ impl<D: Dentry> Clone for Propagation<D> {
     }
 }
 
+/// What was mounted: a device, or whatever the mounting call named. Copies of a mount share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source(Arc<Vec<u8>>);
+
+impl Source {
+    /// `name` as a source.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(name: &[u8]) -> Result<Self, NoMemory> {
+        Ok(Source(memory::arc(memory::collect(name.iter().copied())?)?))
+    }
+}
+
+impl core::ops::Deref for Source {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// What a new mount is made of.
 pub struct MountSpec<D: Dentry> {
     /// Its root: the superblock's root or any dentry below it.
@@ -280,14 +317,14 @@ pub struct MountSpec<D: Dentry> {
     /// Per-mount flags.
     pub flags: MountFlags,
     /// The device name that mountinfo shows.
-    pub source: Arc<[u8]>,
+    pub source: Source,
     /// The user namespace whose ids it maps.
     pub idmap: Option<UserNs>,
 }
 
 impl<D: Dentry> MountSpec<D> {
     /// A mount of `root`, not id-mapped.
-    pub fn new(root: Arc<D>, flags: MountFlags, source: Arc<[u8]>) -> Self {
+    pub fn new(root: Arc<D>, flags: MountFlags, source: Source) -> Self {
         MountSpec { root, flags, source, idmap: None }
     }
 }
@@ -300,41 +337,26 @@ impl<D: Dentry> Mount<D> {
     pub(crate) fn new(
         spec: MountSpec<D>,
         ns: &MntNamespace<D>,
-        id: Id,
-        after: u64,
+        (id, unique_id): (Id, u64),
     ) -> Result<Arc<Self>, NoMemory> {
         const { assert!(size_of::<Self>() + 128 <= memory::ALLOCATION_MAX, "too large for a claim") };
-        memory::once(|| Self::make(spec, ns, id, after))
+        memory::once(|| Self::make(spec, ns, id, unique_id))
     }
 
     /// Allocates once.
-    fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, after: u64) -> Arc<Self> {
+    fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, unique_id: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         spec.root.mounted();
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this| Mount {
             memory: Memory::new(),
-            this: this.as_ptr(),
             ns: AtomicPtr::new(ptr::from_ref(ns).cast_mut()),
             edge: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU32::new(state::NEW),
             flags: AtomicU32::new(spec.flags.bits()),
             root: spec.root,
-            unique_id: unique_after(after),
-            number: id.number(),
-            id: plain::Mutex::new(Some(id)),
-            source: spec.source,
-            idmap: plain::Mutex::new(spec.idmap),
-            expiring: plain::AtomicBool::new(false),
-            writers: if spec.flags.contains(MountFlags::READONLY) {
-                Writers::new_read_only()
-            } else {
-                Writers::new()
-            },
-            refs: Counter::new(),
-            slow: Mutex::new(Vec::new()),
+            this: this.as_ptr(),
             propagation: Mutex::new(Propagation { peers: None, master: None }),
-            slaves_to_be: plain::Mutex::new(None),
             tree_memory: Memory::new(),
             tree: UnsafeCell::new(TreeLinks {
                 parent: None,
@@ -345,7 +367,24 @@ impl<D: Dentry> Mount<D> {
                 unbindable: false,
                 locked: false,
                 connected: 0,
-                marks: (0, 0),
+                marks: 0,
+                marked_by: 0,
+            }),
+            unique_id,
+            number: id.number(),
+            expiring: plain::AtomicBool::new(false),
+            refs: Counter::new(),
+            writers: if spec.flags.contains(MountFlags::READONLY) {
+                Writers::new_read_only()
+            } else {
+                Writers::new()
+            },
+            slow: Mutex::new(Vec::new()),
+            source: spec.source,
+            cold: plain::Mutex::new(Cold {
+                id: Some(id),
+                idmap: spec.idmap.unwrap_or(UserNs::INITIAL),
+                slaves_to_be: List::new(),
             }),
         })
     }
@@ -387,6 +426,14 @@ impl<D: Dentry> Mount<D> {
         self.propagation.lock().clone()
     }
 
+    /// As [`Mount::propagation`], for a look that needs no handles.
+    ///
+    /// Context: `look` takes no lock.
+    #[inline]
+    pub fn with_propagation<R>(&self, look: impl FnOnce(&Propagation<D>) -> R) -> R {
+        look(&self.propagation.lock())
+    }
+
     /// Joins or leaves a peer group. Context: holds the namespace's lock and the group's.
     pub fn set_peers(&self, peers: Option<(Arc<Group<D>>, Slot)>) {
         let mut here = self.propagation.lock();
@@ -410,32 +457,30 @@ impl<D: Dentry> Mount<D> {
     /// # Errors
     /// `ENOMEM`.
     pub(crate) fn reserve_slaves_to_be(&self, plan: Plan, more: usize) -> Result<(), NoMemory> {
-        let mut slaves = self.slaves_to_be.lock();
-        let slaves = match &mut *slaves {
-            Some(slaves) => slaves,
-            none => none.insert(memory::boxed(List::new())?),
-        };
-        slaves.promise(plan, more)
+        self.cold.lock().slaves_to_be.promise(plan, more)
     }
 
     /// The empty list of slaves, with its room, that the mount takes into its group.
     pub(crate) fn take_slaves_to_be(&self) -> Slaves<D> {
-        self.slaves_to_be.lock().take().map_or(List::new(), |slaves| *slaves)
+        core::mem::take(&mut self.cold.lock().slaves_to_be)
     }
 
     /// The device name.
-    pub fn source(&self) -> &Arc<[u8]> {
+    pub fn source(&self) -> &Source {
         &self.source
     }
 
     /// The user namespace whose ids it maps.
     pub fn idmap(&self) -> Option<UserNs> {
-        self.idmap.lock().clone()
+        let idmap = self.cold.lock().idmap.clone();
+        (idmap != UserNs::INITIAL).then_some(idmap)
     }
 
     /// Sets whose ids it maps. Context: holds the namespace's lock; nobody can have written through the mount yet.
     pub(crate) fn set_idmap(&self, idmap: Option<UserNs>) {
-        *self.idmap.lock() = idmap;
+        let old = core::mem::replace(&mut self.cold.lock().idmap, idmap.unwrap_or(UserNs::INITIAL));
+        // Behind the lock: it may be the last handle.
+        drop(old);
     }
 
     /// Who writes through it, and whether anybody may.
@@ -617,7 +662,8 @@ impl<D: Dentry> Mount<D> {
     ///
     /// Context: once, when the mount is DEAD or was never attached; no lock held; may block.
     pub(crate) fn bury(&self) {
-        drop(self.id.lock().take());
+        let id = self.cold.lock().id.take();
+        drop(id);
         self.root.unmounted();
         let super_block = self.super_block();
         if super_block.active().remove() {

@@ -35,7 +35,7 @@ use crate::platform;
 use crate::reclaim::{self, Guard, OverLimit, pin};
 use crate::seqlock::Sequence;
 use crate::sync::plain::{self, AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{Memory, Ordering, RawLock};
+use crate::sync::{self, Memory, Ordering, RawLock, order};
 use crate::table::{Table, Writer};
 use crate::user_ns::{Charge, UserNs};
 use crate::write_set::WriteSet;
@@ -84,11 +84,11 @@ pub(crate) struct WriterLine<D: Dentry> {
     users: AtomicUsize,
     /// Whether the hash is [`starved`](Writer::starved), as the last writer left it.
     pub(crate) starved: AtomicBool,
-    /// [`NsState::last_id`] of some time ago, for who does not hold the lock.
-    pub(crate) last_id: AtomicU64,
     /// Whether somebody waits for a change. Set under the lock of `watchers`.
     watched: AtomicBool,
     watchers: plain::Mutex<Vec<Waker>>,
+    /// How often everybody on the root's anchor was moved to another one; see [`MntNamespace::pivots`].
+    pub(crate) pivots: sync::AtomicU64,
     pub(crate) mount_ids: Arc<IdSpace>,
     pub(crate) group_ids: Arc<IdSpace>,
     pub(crate) memory: Memory,
@@ -118,8 +118,6 @@ pub(crate) struct NsState<D: Dentry> {
     /// The last plan that was made with this namespace as the first of its locks.
     pub(crate) plan: Plan,
     pub(crate) window: bool,
-    /// The last unique id given out for this namespace.
-    pub(crate) last_id: u64,
     /// The generation that was announced to those who wait for one.
     pub(crate) announced: u64,
     /// The namespace is gone; nothing may be attached any more.
@@ -149,7 +147,6 @@ pub struct NamespaceSpec {
 struct Ids {
     mounts: Arc<IdSpace>,
     groups: Arc<IdSpace>,
-    last: u64,
 }
 
 impl NamespaceSpec {
@@ -166,12 +163,7 @@ impl NamespaceSpec {
     /// For a tree that somebody in `ns` makes, and is going to attach there or elsewhere: its identifiers are those that
     /// `ns` would give out, and it has the same owner.
     pub fn anonymous<D: Dentry>(ns: &MntNamespace<D>) -> Self {
-        let ids = Ids {
-            mounts: Arc::clone(&ns.lock.mount_ids),
-            groups: Arc::clone(&ns.lock.group_ids),
-            // Relaxed: an id below the newest is no harm: it is out of order only beside one that is made right now.
-            last: ns.lock.last_id.load(Ordering::Relaxed),
-        };
+        let ids = Ids { mounts: Arc::clone(&ns.lock.mount_ids), groups: Arc::clone(&ns.lock.group_ids) };
         NamespaceSpec { owner: ns.owner().clone(), ids: Some(ids), ..Self::new(Kind::Anonymous) }
     }
 }
@@ -248,7 +240,6 @@ impl<D: Dentry> MntNamespace<D> {
             None => Ids {
                 mounts: memory::arc(IdSpace::new(&MOUNT_IDS, 0))?,
                 groups: memory::arc(IdSpace::new(&GROUP_IDS, 1))?,
-                last: 0,
             },
         };
         let make = |this: &Weak<Self>| MntNamespace {
@@ -266,9 +257,9 @@ impl<D: Dentry> MntNamespace<D> {
                 generation: AtomicU64::new(0),
                 users: AtomicUsize::new(0),
                 starved: AtomicBool::new(false),
-                last_id: AtomicU64::new(ids.last),
                 watched: AtomicBool::new(false),
                 watchers: plain::Mutex::new(Vec::new()),
+                pivots: sync::AtomicU64::new(0),
                 mount_ids: ids.mounts,
                 group_ids: ids.groups,
                 memory: Memory::new(),
@@ -281,7 +272,6 @@ impl<D: Dentry> MntNamespace<D> {
                     touched: None,
                     plan: Plan::default(),
                     window: false,
-                    last_id: ids.last,
                     announced: 0,
                     dissolved: false,
                     charge: spec.charge,
@@ -322,6 +312,16 @@ impl<D: Dentry> MntNamespace<D> {
     pub fn generation(&self) -> u64 {
         // Acquire: with the generation comes what it counts.
         self.lock.generation.load(Ordering::Acquire)
+    }
+
+    /// How many pivots there were. Who finds a place, and then stands there, compares: a pivot between the two did not find
+    /// anybody there whom it had to move.
+    ///
+    /// Ordering: `[Pivots]` Acquire, with the Release in [`WriteSet::move_anchors`]: a walk that begins after a number was
+    /// read sees the tree of that pivot, or waits for it. That a number is still the same is read after the anchor was taken
+    /// under the lock under which a pivot looks for anchors. Model `chdir_by_path_vs_pivot`.
+    pub fn pivots(&self) -> u64 {
+        self.lock.pivots.load(order(Ordering::Acquire, "pivots_load_relaxed"))
     }
 
     /// Wakes `waker` once, after the next change that a listing shows, unless the generation is not `seen` any more: then

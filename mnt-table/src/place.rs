@@ -171,7 +171,15 @@ impl<D: Dentry> FsStruct<D> {
     /// # Errors
     /// As [`FsStruct::new`].
     pub fn set_root(&self, path: &PathRef<D>) -> Result<(), PlaceError> {
-        Self::set(&self.root, path)
+        Self::set(&self.root, path, || true)
+    }
+
+    /// As [`FsStruct::set_root`], if `path` is `still` good when it is taken, and else [`PlaceError::Stale`].
+    ///
+    /// # Errors
+    /// As [`FsStruct::new`].
+    pub fn set_root_while(&self, path: &PathRef<D>, still: impl FnOnce() -> bool) -> Result<(), PlaceError> {
+        Self::set(&self.root, path, still)
     }
 
     /// Makes `path` the working directory (chdir).
@@ -179,7 +187,15 @@ impl<D: Dentry> FsStruct<D> {
     /// # Errors
     /// As [`FsStruct::new`].
     pub fn set_cwd(&self, path: &PathRef<D>) -> Result<(), PlaceError> {
-        Self::set(&self.cwd, path)
+        Self::set(&self.cwd, path, || true)
+    }
+
+    /// As [`FsStruct::set_root_while`], for the working directory.
+    ///
+    /// # Errors
+    /// As [`FsStruct::new`].
+    pub fn set_cwd_while(&self, path: &PathRef<D>, still: impl FnOnce() -> bool) -> Result<(), PlaceError> {
+        Self::set(&self.cwd, path, still)
     }
 
     /// The root and its holder's handle of the mount. Stale as soon as it is returned.
@@ -222,11 +238,19 @@ impl<D: Dentry> FsStruct<D> {
         Ok(memory::covered(|| Arc::new(place)))
     }
 
-    fn set(cell: &ArcCell<Place<D>>, path: &PathRef<D>) -> Result<(), PlaceError> {
+    fn set(
+        cell: &ArcCell<Place<D>>,
+        path: &PathRef<D>,
+        still: impl FnOnce() -> bool,
+    ) -> Result<(), PlaceError> {
         // The cell retires what it held.
         let mut claims = Claims::none();
         reclaim::claim(&mut claims, 1)?;
         let place = Self::take(&path.mount, &path.dentry)?;
+        if !still() && !planted("pivots_not_compared") {
+            place.release();
+            return Err(PlaceError::Stale);
+        }
         let old = cell.swap(place, &pin());
         old.release();
         Ok(())

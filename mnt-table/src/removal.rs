@@ -17,13 +17,26 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::dentry::Dentry;
+use crate::list::NoMemory;
+use crate::memory::Grow;
 use crate::namespace::MntNamespace;
 use crate::sync::planted;
 use crate::write_set::WriteSet;
 
-/// Something is mounted here in the caller's namespace: `EBUSY`.
+/// Why an entry cannot be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub enum RemovalError {
+    /// `EBUSY`: something is mounted here in the caller's namespace.
+    Busy,
+    /// `ENOMEM`.
+    NoMemory,
+}
+
+impl From<NoMemory> for RemovalError {
+    fn from(NoMemory: NoMemory) -> Self {
+        RemovalError::NoMemory
+    }
+}
 
 /// A removal under way. Dropped without [`Removal::done`] it is taken back.
 #[must_use]
@@ -41,18 +54,19 @@ impl<D: Dentry> Removal<D> {
     /// Context: not pinned; no lock of this crate held; may block.
     ///
     /// # Errors
-    /// `EBUSY`: [`Busy`].
-    pub fn begin(dentry: &Arc<D>, own: &Arc<MntNamespace<D>>) -> Result<Self, Busy> {
-        let users = dentry.mounted_here().mark_dying();
+    /// `EBUSY`, `ENOMEM`: [`RemovalError`].
+    pub fn begin(dentry: &Arc<D>, own: &Arc<MntNamespace<D>>) -> Result<Self, RemovalError> {
+        let users = dentry.mounted_here().mark_dying()?;
+        // Whatever fails from here on, dropping `removal` takes the mark back.
         let mut removal = Removal { dentry: Arc::clone(dentry), elsewhere: Vec::new(), done: false };
         for ns in users.iter().filter_map(|user| user.namespace()) {
             if !Arc::ptr_eq(&ns, own) && planted("elsewhere_not_visited") {
                 continue;
             }
             if !Arc::ptr_eq(&ns, own) {
-                removal.elsewhere.push(ns);
+                removal.elsewhere.try_push(ns)?;
             } else if WriteSet::one(own).mounts_on(own, dentry).next().is_some() {
-                return Err(Busy); // Dropping `removal` takes the mark back.
+                return Err(RemovalError::Busy);
             }
         }
         Ok(removal)

@@ -35,6 +35,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::{self, NonNull};
 
+use crate::foresight;
 use crate::memory;
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
@@ -261,6 +262,41 @@ impl<E: Entry> Table<E> {
             at = entry.links().0[which].load(order(Ordering::Acquire, "next_load_relaxed"));
         }
         None
+    }
+
+    /// Asks for the head of the bucket of `hash`, where a [`Table::find`] is going to begin ([`crate::foresight`]).
+    ///
+    /// Context: pinned.
+    #[inline]
+    pub(crate) fn foresee_bucket(&self, hash: u64, _guard: &Guard) {
+        // Acquire [Publish]: as in `find`.
+        let array = self.current.load(Ordering::Acquire);
+        // SAFETY: as in `find`.
+        foresight::ask(unsafe { Buckets::head(NonNull::new_unchecked(array), hash) });
+    }
+
+    /// Asks for the first entry of the bucket of `hash`.
+    ///
+    /// Context: pinned.
+    #[inline]
+    pub(crate) fn foresee_entry(&self, hash: u64, guard: &Guard) {
+        if let Some(entry) = self.first(hash, guard) {
+            foresight::ask(entry);
+        }
+    }
+
+    /// The first entry of the bucket of `hash`, whatever its key.
+    ///
+    /// Context: pinned.
+    #[inline]
+    pub(crate) fn first<'g>(&self, hash: u64, _guard: &'g Guard) -> Option<&'g E> {
+        // Acquire [Publish]: as in `find`.
+        let array = self.current.load(Ordering::Acquire);
+        // SAFETY: as in `find`.
+        unsafe {
+            let head = Buckets::head(NonNull::new_unchecked(array), hash);
+            head.load(Ordering::Acquire).as_ref::<'g>()
+        }
     }
 
     /// Every entry of one array, in no order: exact where the caller keeps the writer out.

@@ -14,10 +14,11 @@ use core::ptr::{self, NonNull};
 use smallvec::SmallVec;
 
 use crate::dentry::{Dentry, RegisterError};
+use crate::foresight::{AHEAD, ask};
 use crate::group::Group;
 use crate::list::{List, NoMemory, Slot};
 use crate::memory::{self, Grow};
-use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, state};
+use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, edge_hash, state};
 use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
@@ -35,6 +36,13 @@ impl<D: Dentry> Joint<D> {
     /// The mount that the child will be attached to.
     pub fn parent(&self) -> &Arc<Mount<D>> {
         &self.parent
+    }
+
+    /// Asks for what attaching by it is going to write ([`crate::foresight`]), but for the child.
+    #[inline]
+    pub fn foresee(&self) {
+        ask(self.edge.address().as_ptr());
+        self.parent.foresee();
     }
 }
 
@@ -69,7 +77,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     /// The mounts of `ns` by unique id, which is the order of their creation.
-    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
+    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> + Clone {
         self.namespace(ns).order.iter().map(|(_, mount)| mount)
     }
 
@@ -118,6 +126,69 @@ impl<D: Dentry> WriteSet<D> {
         let guard = pin();
         let ns = self.namespace_of(parent)?;
         ns.lookup_mnt(parent, dentry, &guard).map(|mount| mount.to_arc(&guard))
+    }
+
+    /// Asks for what [`WriteSet::child_at`] is going to read for `parents` after the turn of number `at`, which has come:
+    /// first for the mounts, then for the places in the hash that they lead to, then for what is there.
+    pub fn foresee_children<'a>(
+        &self,
+        at: usize,
+        dentry: &D,
+        parents: impl Fn(usize) -> Option<&'a Arc<Mount<D>>>,
+    ) where
+        D: 'a,
+    {
+        if let Some(parent) = parents(at + 3 * AHEAD) {
+            parent.foresee();
+        }
+        let guard = pin();
+        let place = |turns: usize| {
+            let parent = parents(at + turns)?;
+            Some((self.namespace_of(parent)?, edge_hash(Arc::as_ptr(parent), dentry)))
+        };
+        if let Some((ns, hash)) = place(2 * AHEAD) {
+            ns.table.foresee_bucket(hash, &guard);
+        }
+        if let Some((ns, hash)) = place(AHEAD) {
+            ns.table.foresee_entry(hash, &guard);
+        }
+        if let Some((ns, hash)) = place(AHEAD / 2)
+            && let Some(edge) = ns.table.first(hash, &guard)
+        {
+            edge.child(&guard).foresee();
+        }
+    }
+
+    /// Asks for what [`WriteSet::leave`] is going to read of `mounts` after the turn of number `at`, which has come.
+    pub fn foresee_leaving(&self, at: usize, mounts: &[Arc<Mount<D>>]) {
+        if let Some(mount) = mounts.get(at + 3 * AHEAD) {
+            mount.foresee();
+        }
+        let place = |turns: usize| {
+            let mount = mounts.get(at + turns)?;
+            Some((mount, self.tree(mount).parent.as_ref()?))
+        };
+        if let Some((mount, parent)) = place(2 * AHEAD) {
+            ask(self.edge_of(mount).as_ptr());
+            parent.foresee();
+        }
+        if let Some((mount, parent)) = place(AHEAD) {
+            self.tree(parent).children.foresee();
+            if let (Some(ns), Some(on)) = (self.namespace_of(parent), self.mountpoint(mount)) {
+                ns.table.foresee_bucket(edge_hash(Arc::as_ptr(parent), Arc::as_ptr(on)), &pin());
+            }
+        }
+    }
+
+    /// Asks for what attaching by `joint`, which was asked for ([`Joint::foresee`]), is going to write.
+    #[inline]
+    pub fn foresee_attach(&self, joint: &Joint<D>) {
+        let parent = &joint.parent;
+        self.tree(parent).children.foresee();
+        if let Some(ns) = self.namespace_of(parent) {
+            let hash = edge_hash(Arc::as_ptr(parent), Arc::as_ptr(joint.mountpoint.dentry()));
+            ns.table.foresee_bucket(hash, &pin());
+        }
     }
 
     /// The mount on `mount`'s root.
@@ -190,15 +261,15 @@ impl<D: Dentry> WriteSet<D> {
         ns: &Arc<MntNamespace<D>>,
         spec: MountSpec<D>,
     ) -> Result<Arc<Mount<D>>, NoMemory> {
-        let id = ns.lock.mount_ids.take().ok_or(NoMemory)?;
         let plan = self.plan;
-        let state = self.namespace_mut(ns);
-        state.order.promise(plan, 1)?;
-        let mount = Mount::new(spec, ns, id, state.last_id)?;
-        state.last_id = mount.unique_id();
-        // Relaxed: see `NamespaceSpec::anonymous`.
-        ns.lock.last_id.store(state.last_id, Ordering::Relaxed);
-        Ok(mount)
+        self.namespace_mut(ns).order.promise(plan, 1)?;
+        Mount::new(spec, ns, ns.lock.mount_ids.take_both().ok_or(NoMemory)?)
+    }
+
+    /// The mounts that are made in `to` from here on are younger than those of `from`, which it is going to be a copy of.
+    pub fn follow_ids(&mut self, to: &MntNamespace<D>, from: &MntNamespace<D>) {
+        debug_assert!(self.holds(to) && self.holds(from));
+        to.lock.mount_ids.follow(&from.lock.mount_ids);
     }
 
     /// A peer group without members, with the lowest free id of `ns`; younger than `master`. Nobody else knows it, and the
@@ -233,7 +304,7 @@ impl<D: Dentry> WriteSet<D> {
     /// `ENOMEM`.
     pub fn reserve_slaves(&mut self, mount: &Mount<D>, more: usize) -> Result<(), NoMemory> {
         let plan = self.plan;
-        match mount.propagation().peers {
+        match mount.with_propagation(|here| here.peers.clone()) {
             Some((group, slot)) => self.group_mut(&group).members.get_mut(slot).slaves.promise(plan, more),
             None => mount.reserve_slaves_to_be(plan, more),
         }
@@ -394,6 +465,7 @@ impl<D: Dentry> WriteSet<D> {
         let from = Arc::clone(self.namespace_of(root).expect("the root's namespace is locked"));
         let to = Arc::clone(self.namespace_of(&joint.parent).expect("the parent's namespace is locked"));
         self.begin(&from, guard);
+        to.lock.mount_ids.follow(&from.lock.mount_ids);
         let Adoption { joints, left: mut old } = inner;
         for (mount, Joint { edge, mountpoint, .. }) in below.iter().zip(joints) {
             old.push(self.edge_of(mount));
@@ -475,7 +547,7 @@ impl<D: Dentry> WriteSet<D> {
             self.namespace_mut(&ns).fragments += 1;
         } else {
             debug_assert!(
-                self.tree(mount).children.len() == self.tree(mount).connected,
+                self.tree(mount).children.len() == self.tree(mount).connected as usize,
                 "children leave first"
             );
             self.separate(&ns, mount, guard);
@@ -544,6 +616,11 @@ impl<D: Dentry> WriteSet<D> {
         if planted("anchors_outside_window") {
             self.end();
         }
+        if let Some(ns) = self.namespace_of(old) {
+            // Release [Pivots]: pairs with the Acquire in `MntNamespace::pivots`. After the window was opened, and before the
+            // anchors move.
+            ns.lock.pivots.fetch_add(1, order(Ordering::Release, "pivots_relaxed"));
+        }
         Anchor::move_all(old, new);
     }
 
@@ -577,8 +654,6 @@ impl<D: Dentry> WriteSet<D> {
         };
         state.entered = Some(slot);
         self.tree_mut(mount).in_order = Some(slot);
-        let state = self.namespace_mut(ns);
-        state.last_id = state.last_id.max(mount.unique_id());
         // Relaxed: published with the edge.
         mount.state.store(state::LIVE, Ordering::Relaxed);
     }

@@ -10,6 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use crate::list::NoMemory;
+use crate::memory;
 use crate::sync::plain::{AtomicU32, AtomicU64, Mutex};
 
 /// A range of ids: `count` of them, from `inside` in the user namespace and from `outside` in its parent.
@@ -51,6 +53,21 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
 
+/// Why there is no user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChild {
+    /// `ENOSPC`: too many levels.
+    TooMany,
+    /// `ENOMEM`.
+    NoMemory,
+}
+
+impl From<NoMemory> for NoChild {
+    fn from(NoMemory: NoMemory) -> Self {
+        NoChild::NoMemory
+    }
+}
+
 /// Levels of user namespaces.
 const LEVELS_MAX: u32 = 32;
 
@@ -63,13 +80,13 @@ impl UserNs {
     /// A user namespace below `self`, made by somebody with the effective uid `owner`.
     ///
     /// # Errors
-    /// `ENOSPC`: too many levels.
-    pub fn child(&self, owner: u32) -> Result<UserNs, TooMany> {
+    /// [`NoChild`].
+    pub fn child(&self, owner: u32) -> Result<UserNs, NoChild> {
         let level = self.level() + 1;
         if level > LEVELS_MAX {
-            return Err(TooMany);
+            return Err(NoChild::TooMany);
         }
-        Ok(UserNs(Some(Arc::new(Inner {
+        Ok(UserNs(Some(memory::arc(Inner {
             parent: self.clone(),
             level,
             owner,
@@ -78,7 +95,7 @@ impl UserNs {
             mount_namespaces: AtomicU32::new(0),
             mount_namespaces_max: AtomicU32::new(u32::MAX),
             maps: Mutex::new(None),
-        }))))
+        })?)))
     }
 
     /// Whether this is the initial one.

@@ -30,6 +30,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 
 use crate::dentry::{Dentry, LookupError};
+use crate::list::NoMemory;
 use crate::mount::{Mount, Unkept};
 use crate::namespace::namespace_of;
 use crate::place::{FsStruct, PathRef};
@@ -69,6 +70,14 @@ pub enum WalkError {
     Denied,
     /// `EEXIST`, `EBUSY` or `EINVAL` by call: the last component of a path that must name an entry is `.`, `..` or `/`.
     NoLastName,
+    /// `ENOMEM`: links in links, deeper than is usual, or what is left to walk behind a magic link.
+    NoMemory,
+}
+
+impl From<NoMemory> for WalkError {
+    fn from(NoMemory: NoMemory) -> Self {
+        WalkError::NoMemory
+    }
 }
 
 impl From<LookupError> for WalkError {

@@ -30,6 +30,7 @@ use core::task::Waker;
 use smallvec::{SmallVec, smallvec};
 
 use crate::dentry::Dentry;
+use crate::foresight::{AHEAD, foreseen};
 use crate::group::{Group, GroupState};
 use crate::id::unique_after;
 use crate::list::{NoMemory, Plan};
@@ -171,11 +172,13 @@ impl<D: Dentry> LockPlan<D> {
             }
             let mut receiving = core::mem::take(&mut set.receiving);
             for (_, member) in set.group(&group).members.iter() {
-                receiving.try_extend(namespace_of(&*member.mount))?;
-                for (_, slave) in member.slaves.iter() {
-                    match slave.propagation().peers {
-                        Some((group, _)) => waiting.push(&group, true)?,
-                        None => receiving.try_extend(namespace_of(&**slave))?,
+                note_home(&mut receiving, &member.mount)?;
+                for slave in foreseen(member.slaves.iter().map(|(_, slave)| slave)) {
+                    match slave
+                        .with_propagation(|here| here.peers.as_ref().map(|(group, _)| Arc::clone(group)))
+                    {
+                        Some(group) => waiting.push(&group, true)?,
+                        None => note_home(&mut receiving, slave)?,
                     }
                 }
             }
@@ -211,6 +214,17 @@ impl<D: Dentry> Drop for LockPlan<D> {
             ESCALATED.fetch_sub(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Notes the namespace that `mount` is in, unless it was noted last: those of one namespace come one after the other,
+/// mostly.
+fn note_home<D: Dentry>(homes: &mut Vec<Arc<MntNamespace<D>>>, mount: &Mount<D>) -> Result<(), NoMemory> {
+    // Relaxed: the address alone; while it is noted no other namespace has it.
+    let home = mount.ns.load(Ordering::Relaxed);
+    if homes.last().is_some_and(|last| Arc::as_ptr(last) == home.cast_const()) {
+        return Ok(());
+    }
+    homes.try_extend(namespace_of(mount))
 }
 
 /// A group that is going to be locked, and whether its closure is.
@@ -492,15 +506,15 @@ impl<D: Dentry> WriteSet<D> {
             self.stamp = unique_after(0);
         }
         let stamp = self.stamp;
-        let marks = &mut self.tree_mut(mount).marks;
-        let before = if marks.0 == stamp { marks.1 } else { 0 };
-        *marks = (stamp, before | bits);
+        let tree = self.tree_mut(mount);
+        let before = if tree.marked_by == stamp { tree.marks } else { 0 };
+        (tree.marks, tree.marked_by) = (before | bits, stamp);
     }
 
     /// Takes `bits` away again.
     pub fn unmark(&mut self, mount: &Mount<D>, bits: u8) {
         let left = self.marks(mount) & !bits;
-        self.tree_mut(mount).marks.1 = left;
+        self.tree_mut(mount).marks = left;
     }
 
     /// What this change noted at `mount`; nothing where its namespace is not held.
@@ -508,8 +522,8 @@ impl<D: Dentry> WriteSet<D> {
         if self.stamp == 0 || self.home(mount).is_none() {
             return 0;
         }
-        let (stamp, bits) = self.tree(mount).marks;
-        if stamp == self.stamp { bits } else { 0 }
+        let tree = self.tree(mount);
+        if tree.marked_by == self.stamp { tree.marks } else { 0 }
     }
 
     fn check_home(&self, mount: &Mount<D>) {
@@ -560,7 +574,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     fn check_idle(&mut self, mounts: &[Arc<Mount<D>>]) -> bool {
-        for mount in mounts {
+        for mount in foreseen(mounts.iter()) {
             self.check_home(mount);
             // Relaxed: ordered by the fence.
             mount.state.store(state::LIVE | state::CHECK, Ordering::Relaxed);
@@ -570,7 +584,7 @@ impl<D: Dentry> WriteSet<D> {
             // is, and it sees CHECK.
             fence(Ordering::SeqCst);
         }
-        mounts.iter().all(|mount| mount.users() == 0)
+        foreseen(mounts.iter()).all(|mount| mount.users() == 0)
     }
 
     fn acquit(&mut self, mounts: &[Arc<Mount<D>>]) {
@@ -685,8 +699,13 @@ impl<D: Dentry> Drop for WriteSet<D> {
             unsafe { group.lock.unlock() };
         }
         self.watchers.drain(..).flatten().for_each(Waker::wake);
-        for ended in self.ended.drain(..) {
-            match ended {
+        let mut ended = core::mem::take(&mut self.ended).into_iter();
+        while let Some(one) = ended.next() {
+            if let Some(Ended::Dead(mount)) = ended.as_slice().get(AHEAD) {
+                mount.foresee();
+                mount.foresee_rest();
+            }
+            match one {
                 Ended::Dead(mount) => {
                     mount.bury();
                     pin().retire_arc(mount);

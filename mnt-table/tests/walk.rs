@@ -309,7 +309,7 @@ fn a_mount_can_refuse_links() {
     let inner = fresh();
     inner.make_symlink(b"link", b".").unwrap();
     let mut set = WriteSet::one(&world.ns);
-    let (root, source) = (Arc::clone(&inner), (*b"none").into());
+    let (root, source) = (Arc::clone(&inner), mnt_table::Source::new(b"none").unwrap());
     let mount = set.new_mount(&world.ns, MountSpec::new(root, MountFlags::NOSYMFOLLOW, source)).unwrap();
     let joint = set.prepare(&mount, &world.root, &dir).unwrap();
     set.attach(&mount, joint, &pin());

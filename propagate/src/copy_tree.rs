@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
+use mnt_table::foresight::AHEAD;
 use mnt_table::list::NoMemory;
 use mnt_table::memory::Grow;
 use mnt_table::tree::Joint;
@@ -32,7 +33,7 @@ pub enum Step<D: Dentry> {
 
 impl<D: Dentry> Step<D> {
     /// Makes the change. Context: holds the groups that it names; room was made for it.
-    pub fn commit(self, locks: &mut WriteSet<D>) {
+    fn commit(self, locks: &mut WriteSet<D>) {
         match self {
             Step::Found(group, mount) => found_group(locks, &group, &mount),
             Step::Join(original, copy) => join_after(locks, &original, &copy),
@@ -40,6 +41,28 @@ impl<D: Dentry> Step<D> {
             Step::EnslaveBehind(original, copy) => enslave_after(locks, &original, &copy),
             Step::Unbindable(mount) => locks.set_unbindable(&mount, true),
         }
+    }
+
+    /// Asks for the mount that it changes ([`mnt_table::foresight`]).
+    fn foresee(&self) {
+        match self {
+            Step::Found(_, mount)
+            | Step::Join(_, mount)
+            | Step::Enslave(_, mount)
+            | Step::EnslaveBehind(_, mount)
+            | Step::Unbindable(mount) => mount.foresee(),
+        }
+    }
+}
+
+/// Makes all of the changes, in their order. Context: as [`Step::commit`].
+pub fn commit_steps<D: Dentry>(locks: &mut WriteSet<D>, steps: Vec<Step<D>>) {
+    let mut steps = steps.into_iter();
+    while let Some(step) = steps.next() {
+        if let Some(ahead) = steps.as_slice().get(AHEAD) {
+            ahead.foresee();
+        }
+        step.commit(locks);
     }
 }
 
@@ -206,22 +229,37 @@ pub fn copy_tree<D: Dentry>(
     tree.mounts.make_room(originals.len())?;
     tree.inner.make_room(originals.len().saturating_sub(1))?;
     for (original, place) in originals.iter().zip(places) {
-        let spec = MountSpec {
-            root: Arc::clone(if place.is_none() { root } else { original.root() }),
-            flags: original.flags(),
-            source: Arc::clone(original.source()),
-            idmap: original.idmap(),
-        };
-        let copy = locks.new_mount(ns, spec)?;
+        let copy = copy_mount(locks, original, place.is_none().then_some(root), ns)?;
         if let Some((parent, dentry)) = place {
-            // Rule T5.
-            let locked = locks.is_locked(original);
-            locks.set_locked(&copy, locked);
             tree.inner.push(locks.prepare(&copy, &tree.mounts[*parent], dentry)?);
         }
         tree.mounts.push(copy);
     }
     Ok(tree)
+}
+
+/// A copy of `original` for `ns`: with the root `root` if it is the root of a copied tree, and else locked if the original
+/// is (rule T5).
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn copy_mount<D: Dentry>(
+    locks: &mut WriteSet<D>,
+    original: &Mount<D>,
+    root: Option<&Arc<D>>,
+    ns: &Arc<MntNamespace<D>>,
+) -> Result<Arc<Mount<D>>, NoMemory> {
+    let spec = MountSpec {
+        root: Arc::clone(root.unwrap_or(original.root())),
+        flags: original.flags(),
+        source: original.source().clone(),
+        idmap: original.idmap(),
+    };
+    let copy = locks.new_mount(ns, spec)?;
+    if root.is_none() && locks.is_locked(original) {
+        locks.set_locked(&copy, true);
+    }
+    Ok(copy)
 }
 
 /// The copies of `tree` will be siblings of the real mounts `originals`.
@@ -320,6 +358,7 @@ pub fn clone_namespace<D: Dentry>(
     let mounts = members(locks, &root, root.root(), Extent::All)?;
     need_groups(locks, &mounts)?;
     let places = places(locks, &mounts)?;
+    locks.follow_ids(to, from);
     let mut tree = copy_tree(locks, &mounts, &places, root.root(), to)?;
     let mut steps = Vec::new();
     let less_privileged = from.owner() != to.owner();
@@ -332,7 +371,7 @@ pub fn clone_namespace<D: Dentry>(
     pairs.make_room(mounts.len())?;
 
     // Nothing fails from here on.
-    steps.into_iter().for_each(|step| step.commit(locks));
+    commit_steps(locks, steps);
     if less_privileged {
         lock_tree(locks, &tree.mounts);
     }

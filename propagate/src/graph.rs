@@ -44,16 +44,25 @@ pub fn need_groups<'a, D: Dentry>(
 ) -> Result<(), Retry<D>> {
     let mut missing = Vec::new();
     for mount in mounts {
-        let here = mount.propagation();
-        let groups = here.peers.map(|(group, _)| group).into_iter().chain(here.master.map(|link| link.group));
-        missing.try_extend(groups.filter(|group| !locks.holds_group(group)).map(Missing::Group))?;
+        missing.try_extend(missing_groups(locks, mount).into_iter().flatten())?;
     }
     if missing.is_empty() { Ok(()) } else { Err(Retry::With(missing)) }
 }
 
+/// The groups that a change of `mount`'s place in the graph touches and `locks` does not hold.
+pub fn missing_groups<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> [Option<Missing<D>>; 2] {
+    mount.with_propagation(|here| {
+        let group = here.peers.as_ref().map(|(group, _)| group);
+        let master = here.master.as_ref().map(|link| &link.group);
+        let missing =
+            |group: &Arc<Group<D>>| (!locks.holds_group(group)).then(|| Missing::Group(Arc::clone(group)));
+        [group.and_then(missing), master.and_then(missing)]
+    })
+}
+
 /// Whether `mount` is shared.
 pub fn is_shared<D: Dentry>(mount: &Mount<D>) -> bool {
-    mount.propagation().peers.is_some()
+    mount.with_propagation(|here| here.peers.is_some())
 }
 
 /// Puts `mount` alone in `group`, which is new.
@@ -64,14 +73,16 @@ pub fn found_group<D: Dentry>(locks: &mut WriteSet<D>, group: &Arc<Group<D>>, mo
 
 /// Makes `copy` a peer of `original`, right behind it.
 pub fn join_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, copy: &Arc<Mount<D>>) {
-    let (group, slot) = original.propagation().peers.expect("the original is shared");
+    let peers = original.with_propagation(|here| here.peers.clone());
+    let (group, slot) = peers.expect("the original is shared");
     let slot = locks.group_mut(&group).members.insert_after(slot, Member::new(copy));
     copy.set_peers(Some((group, slot)));
 }
 
 /// Makes `slave` a slave of `master`, at the head of its list.
 pub fn enslave<D: Dentry>(locks: &mut WriteSet<D>, master: &Mount<D>, slave: &Arc<Mount<D>>) {
-    let (group, member) = master.propagation().peers.expect("a master is shared");
+    let peers = master.with_propagation(|here| here.peers.clone());
+    let (group, member) = peers.expect("a master is shared");
     enslave_to(locks, &group, member, slave);
 }
 
@@ -96,7 +107,7 @@ pub fn enslave_after<D: Dentry>(locks: &mut WriteSet<D>, original: &Mount<D>, co
 
 /// Takes `mount` out of its master's list.
 pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
-    if let Some(MasterLink { group, member, place }) = mount.propagation().master {
+    if let Some(MasterLink { group, member, place }) = mount.with_propagation(|here| here.master.clone()) {
         locks.group_mut(&group).members.get_mut(member).slaves.remove(place);
         mount.set_master(None);
     }
@@ -158,7 +169,7 @@ pub fn leave_group<D: Dentry>(
     mount: &Mount<D>,
     stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
 ) -> Option<(Arc<Group<D>>, Slot)> {
-    let (group, slot) = mount.propagation().peers?;
+    let (group, slot) = mount.with_propagation(|here| here.peers.clone())?;
     let (heir, to) = heirs(locks, mount, (&group, slot), stays);
     let slaves = locks.group_mut(&group).members.remove(slot).slaves;
     mount.set_peers(None);
@@ -170,13 +181,13 @@ pub fn leave_group<D: Dentry>(
 ///
 /// # Errors
 /// `ENOMEM`.
-pub fn reserve_heirs<D: Dentry>(
+pub fn reserve_heirs<'a, D: Dentry>(
     locks: &mut WriteSet<D>,
-    mounts: &[Arc<Mount<D>>],
+    mounts: impl IntoIterator<Item = &'a Arc<Mount<D>>>,
     stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
 ) -> Result<(), NoMemory> {
     for mount in mounts {
-        let Some((group, slot)) = mount.propagation().peers else { continue };
+        let Some((group, slot)) = mount.with_propagation(|here| here.peers.clone()) else { continue };
         let slaves = locks.group(&group).members.get(slot).slaves.len();
         if slaves == 0 {
             continue;

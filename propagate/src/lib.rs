@@ -14,6 +14,7 @@
 //! | [`receivers`] | `propagation_next` | the order in which receivers are visited |
 //! | [`copy_tree`] | `copy_tree`, `clone_mnt` | copies of trees, for binds, for receivers and for namespaces |
 //! | [`attach`] | `attach_recursive_mnt`, `propagate_mnt` | mount, bind and move with their copies |
+//! | `delivery` | `propagate_one` | the copies that receivers get |
 //! | [`beneath`] | `can_move_mount_beneath` | what may go beneath a mount |
 //! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
 //! | [`dominating`] | `get_dominating_id` | whom a slave receives from, as far as a reader sees |
@@ -28,6 +29,7 @@ extern crate alloc;
 pub mod attach;
 pub mod beneath;
 pub mod copy_tree;
+mod delivery;
 pub mod dominating;
 pub mod graph;
 pub mod pivot_root;

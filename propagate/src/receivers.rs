@@ -11,6 +11,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashSet;
+use mnt_table::foresight::AHEAD;
+use mnt_table::group::Slaves;
 use mnt_table::list::{NoMemory, Slot};
 use mnt_table::memory::{self, Grow};
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
@@ -37,6 +39,42 @@ struct Frame<D: Dentry> {
     member: Slot,
     /// The slave to look at next; `None` at the end of the member's list.
     slave: Option<Slot>,
+    /// The one that is asked for then.
+    ahead: Option<Slot>,
+}
+
+impl<D: Dentry> Frame<D> {
+    /// At the beginning of the list of `first`.
+    fn new(locks: &WriteSet<D>, group: Arc<Group<D>>, set: usize, first: Slot) -> Self {
+        let mut frame = Frame { group, set, first, member: first, slave: None, ahead: None };
+        frame.begin(locks);
+        frame
+    }
+
+    fn begin(&mut self, locks: &WriteSet<D>) {
+        let slaves = &locks.group(&self.group).members.get(self.member).slaves;
+        self.slave = slaves.first();
+        self.ahead = self.slave;
+        for _ in 0..AHEAD {
+            self.look_ahead(slaves);
+        }
+    }
+
+    /// The slave whose turn it is.
+    fn next<'l>(&mut self, locks: &'l WriteSet<D>) -> Option<&'l Arc<Mount<D>>> {
+        let place = self.slave?;
+        let slaves = &locks.group(&self.group).members.get(self.member).slaves;
+        self.slave = slaves.next(place);
+        self.look_ahead(slaves);
+        Some(slaves.get(place))
+    }
+
+    fn look_ahead(&mut self, slaves: &Slaves<D>) {
+        if let Some(place) = self.ahead {
+            slaves.get(place).foresee();
+            self.ahead = slaves.next(place);
+        }
+    }
 }
 
 /// Whether `sender` has any receivers.
@@ -66,6 +104,8 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
         return Ok(Vec::new()); // Nobody else is in the group, nor below it.
     }
     let own = Arc::clone(&group);
+    // A receiver whose namespace is not held entered the graph after the closure was locked, or left it.
+    let mut all_held = true;
     let mut found = Vec::new();
     let mut seen: HashSet<u64> = HashSet::default();
     seen.try_reserve(1).map_err(|_| NoMemory)?;
@@ -73,24 +113,22 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
     let mut sets = 1;
     visit(locks, &group, first, 0, 0, &mut found)?;
     found.remove(0); // the sender itself
-    let mut stack: Vec<_> = memory::collect([frame(locks, group, 0, first)])?;
+    found.iter().for_each(|receiver| all_held &= locks.namespace_of(&receiver.mount).is_some());
+    let mut stack: Vec<_> = memory::collect([Frame::new(locks, group, 0, first)])?;
     while let Some(top) = stack.last_mut() {
-        let members = &locks.group(&top.group).members;
-        let Some(place) = top.slave else {
-            top.member = members.next_in_ring(top.member);
+        let Some(slave) = top.next(locks) else {
+            top.member = locks.group(&top.group).members.next_in_ring(top.member);
             if top.member == top.first {
                 stack.pop();
             } else {
-                top.slave = members.get(top.member).slaves.first();
+                top.begin(locks);
             }
             continue;
         };
-        let slaves = &members.get(top.member).slaves;
-        let slave = slaves.get(place);
-        top.slave = slaves.next(place);
         let upstream = top.set;
-        match slave.propagation().peers {
+        match peers_of(slave) {
             None => {
+                all_held &= locks.namespace_of(slave).is_some();
                 found.try_push(Receiver { mount: Arc::clone(slave), set: sets, upstream, shared: false })?;
                 sets += 1;
             }
@@ -100,15 +138,17 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
                 }
                 seen.try_reserve(1).map_err(|_| NoMemory)?;
                 if seen.insert(group.stamp()) {
+                    let before = found.len();
                     visit(locks, &group, slot, sets, upstream, &mut found)?;
-                    stack.try_push(frame(locks, group, sets, slot))?;
+                    let held = |receiver: &Receiver<D>| locks.namespace_of(&receiver.mount).is_some();
+                    all_held &= found[before..].iter().all(held);
+                    stack.try_push(Frame::new(locks, group, sets, slot))?;
                     sets += 1;
                 }
             }
         }
     }
-    are_held(locks, &own, found.iter().map(|receiver| &receiver.mount))?;
-    Ok(found)
+    if all_held { Ok(found) } else { Err(Retry::needs(Missing::Receivers(own))) }
 }
 
 /// All receivers of `sender`, without itself, each before its slaves and their slaves: the order in which an umount looks
@@ -125,23 +165,23 @@ pub fn depth_first<D: Dentry>(
         return Err(Retry::needs(Missing::Receivers(group)));
     }
     let mut found = Vec::new();
+    // A receiver whose namespace is not held entered the graph after the closure was locked, or left it.
+    let mut all_held = true;
     let mut at = first;
     loop {
-        let mut stack: Vec<_> = memory::collect([frame(locks, Arc::clone(&group), 0, at)])?;
+        let mut stack: Vec<_> = memory::collect([Frame::new(locks, Arc::clone(&group), 0, at)])?;
         while let Some(top) = stack.last_mut() {
-            let slaves = &locks.group(&top.group).members.get(top.member).slaves;
-            let Some(place) = top.slave else {
+            let Some(slave) = top.next(locks) else {
                 stack.pop();
                 continue;
             };
-            let slave = slaves.get(place);
-            top.slave = slaves.next(place);
+            all_held &= locks.namespace_of(slave).is_some();
             found.try_push(Arc::clone(slave))?;
-            if let Some((group, slot)) = slave.propagation().peers {
+            if let Some((group, slot)) = peers_of(slave) {
                 if !locks.holds_group(&group) {
                     return Err(Retry::needs(Missing::Receivers(group)));
                 }
-                stack.try_push(frame(locks, group, 0, slot))?;
+                stack.try_push(Frame::new(locks, group, 0, slot))?;
             }
         }
         let members = &locks.group(&group).members;
@@ -149,27 +189,16 @@ pub fn depth_first<D: Dentry>(
         if at == first {
             break;
         }
-        found.try_push(Arc::clone(&members.get(at).mount))?;
+        let mount = &members.get(at).mount;
+        all_held &= locks.namespace_of(mount).is_some();
+        found.try_push(Arc::clone(mount))?;
     }
-    are_held(locks, &group, found.iter())?;
-    Ok(found)
+    if all_held { Ok(found) } else { Err(Retry::needs(Missing::Receivers(group))) }
 }
 
-/// A receiver whose namespace is not held entered the graph after the closure was locked, or left it.
-fn are_held<'a, D: Dentry>(
-    locks: &WriteSet<D>,
-    group: &Arc<Group<D>>,
-    mut found: impl Iterator<Item = &'a Arc<Mount<D>>>,
-) -> Result<(), Retry<D>> {
-    if found.all(|mount| locks.namespace_of(mount).is_some()) {
-        return Ok(());
-    }
-    Err(Retry::needs(Missing::Receivers(Arc::clone(group))))
-}
-
-fn frame<D: Dentry>(locks: &WriteSet<D>, group: Arc<Group<D>>, set: usize, first: Slot) -> Frame<D> {
-    let slave = locks.group(&group).members.get(first).slaves.first();
-    Frame { group, set, first, member: first, slave }
+/// The group of a mount, and its place there.
+fn peers_of<D: Dentry>(mount: &Mount<D>) -> Option<(Arc<Group<D>>, Slot)> {
+    mount.with_propagation(|here| here.peers.clone())
 }
 
 fn visit<D: Dentry>(

@@ -22,13 +22,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::{HashMap, HashSet};
+use mnt_table::foresight::{AHEAD, foreseen};
 use mnt_table::list::NoMemory;
 use mnt_table::memory::Grow;
+use mnt_table::namespace::NamespaceId;
 use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, memory, pin};
 use smallvec::SmallVec;
 
-use crate::graph::{is_shared, leave_graph, need_groups, reserve_heirs};
+use crate::graph::{is_shared, leave_graph, missing_groups, need_groups, reserve_heirs};
 use crate::receivers::{depth_first, has_receivers};
 use crate::{Error, Retry};
 
@@ -53,8 +55,7 @@ struct Plan<D: Dentry> {
     sliding: Vec<(Arc<Mount<D>>, Joint<D>)>,
     /// What is not locked any more.
     unlocked: Vec<Arc<Mount<D>>>,
-    /// How many edges change in each namespace.
-    changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]>,
+    changes: Changes<D>,
 }
 
 /// Removes `mount` alone: it and its counterparts must be idle. Returns the number of counterparts that went along.
@@ -202,33 +203,44 @@ fn plan<D: Dentry>(
     for mount in &removed {
         locks.mark(mount, mark::GOES | mark::DECIDED | mark::WHOLLY);
     }
-    let (candidates, unlocked) =
-        if propagates { candidates(locks, &removed)? } else { (Vec::new(), Vec::new()) };
-    for candidate in &candidates {
+    let found = if propagates { Found::all(locks, &removed)? } else { Found::default() };
+    for candidate in &found.nested {
         decide(locks, candidate)?;
     }
     let mut leaving = removed;
-    leave_in_order(locks, &mut leaving, candidates)?;
-    need_groups(locks, &leaving)?;
-    reserve_heirs(locks, &leaving, |locks, mount| !goes(locks, mount))?;
+    leave_in_order(locks, &mut leaving, found.candidates)?;
+    let mut missing = Vec::new();
+    let mut shared = Vec::new();
+    let mut nested = false;
+    let mut changes = Changes::default();
+    for mount in foreseen(leaving.iter()) {
+        missing.try_extend(missing_groups(locks, mount).into_iter().flatten())?;
+        if is_shared(mount) {
+            shared.try_push(mount)?;
+        }
+        nested |= !locks.is_leaf(mount);
+        changes.count(locks, mount)?;
+    }
+    if !missing.is_empty() {
+        return Err(Retry::With(missing));
+    }
+    reserve_heirs(locks, shared, |locks, mount| !goes(locks, mount))?;
     locks.reserve_ended(leaving.len())?;
     let mut sliding = Vec::new();
-    let mut nested = false;
-    for mount in &leaving {
-        if locks.is_leaf(mount) {
-            continue;
+    let mut going = None;
+    if nested {
+        for mount in leaving.iter() {
+            let Some(upper) = locks.overmount(mount).filter(|upper| !goes(locks, upper)) else { continue };
+            let bottom = bottom(locks, mount);
+            let parent = Arc::clone(locks.parent(bottom).expect("only attached mounts have counterparts"));
+            let dentry = Arc::clone(locks.mountpoint(bottom).expect("it has a parent"));
+            let joint = locks.prepare(&upper, &parent, &dentry)?;
+            changes.count(locks, &upper)?;
+            sliding.try_push((upper, joint))?;
         }
-        nested = true;
-        let Some(upper) = locks.overmount(mount).filter(|upper| !goes(locks, upper)) else { continue };
-        let bottom = bottom(locks, mount);
-        let parent = Arc::clone(locks.parent(bottom).expect("only attached mounts have counterparts"));
-        let dentry = Arc::clone(locks.mountpoint(bottom).expect("it has a parent"));
-        let joint = locks.prepare(&upper, &parent, &dentry)?;
-        sliding.try_push((upper, joint))?;
+        going = Some(children_first(locks, &leaving)?);
     }
-    let going = if nested { Some(children_first(locks, &leaving)?) } else { None };
-    let changes = changes(locks, going.as_ref().unwrap_or(&leaving), &sliding)?;
-    Ok(Plan { leaving, going, sliding, unlocked, changes })
+    Ok(Plan { leaving, going, sliding, unlocked: found.unlocked, changes })
 }
 
 /// Adds to `leaving` those of `candidates`, from the last, that go, in the order in which they leave the graph: first
@@ -243,7 +255,12 @@ fn leave_in_order<D: Dentry>(
         locks.is_locked(mount) && locks.marks(mount) & mark::UNLOCKED == 0
     };
     let mut later = Vec::new();
-    for mount in candidates.into_iter().rev() {
+    leaving.make_room(candidates.len())?;
+    let mut candidates = candidates.into_iter();
+    while let Some(mount) = candidates.next_back() {
+        if let Some(ahead) = candidates.as_slice().len().checked_sub(AHEAD) {
+            candidates.as_slice()[ahead].foresee();
+        }
         if locks.marks(&mount) & mark::WILLING == 0 {
             continue;
         }
@@ -316,74 +333,112 @@ fn children_first<D: Dentry>(
 }
 
 /// How many edges change in each namespace.
-#[expect(clippy::type_complexity, reason = "a list of pairs")]
-fn changes<D: Dentry>(
-    locks: &WriteSet<D>,
-    going: &[Arc<Mount<D>>],
-    sliding: &[(Arc<Mount<D>>, Joint<D>)],
-) -> Result<SmallVec<[(Arc<MntNamespace<D>>, usize); 1]>, NoMemory> {
-    let mut changes: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]> = SmallVec::new();
-    for mount in going.iter().chain(sliding.iter().map(|(upper, _)| upper)) {
-        let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
-        match changes.last_mut() {
-            // Those of one namespace come one after the other, mostly.
-            Some((last, count)) if Arc::ptr_eq(last, ns) => *count += 1,
-            _ => changes.try_push((Arc::clone(ns), 1))?,
-        }
-    }
-    changes.sort_unstable_by_key(|(ns, _)| ns.id());
-    changes.dedup_by(|next, kept| {
-        let same = Arc::ptr_eq(&next.0, &kept.0);
-        if same {
-            kept.1 += next.1;
-        }
-        same
-    });
-    Ok(changes)
+struct Changes<D: Dentry> {
+    list: SmallVec<[(Arc<MntNamespace<D>>, usize); 1]>,
+    /// Where in `list` a namespace is, if it is not the first.
+    index: HashMap<NamespaceId, usize>,
+    last: usize,
 }
 
-/// The counterparts of `removed` in the receivers of their parents, each once; and those of the first, which is the top,
-/// that lose their lock.
-#[expect(clippy::type_complexity, reason = "two lists of mounts")]
-fn candidates<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    removed: &[Arc<Mount<D>>],
-) -> Result<(Vec<Arc<Mount<D>>>, Vec<Arc<Mount<D>>>), Retry<D>> {
-    let mut found = Vec::new();
-    let mut unlocked = Vec::new();
-    let mut missing = Vec::new();
-    for (index, mount) in removed.iter().enumerate() {
-        let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)).cloned() else { continue };
-        let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
-        let receivers = match depth_first(locks, &parent) {
-            Ok(receivers) => receivers,
-            Err(Retry::With(closure)) => {
-                missing.try_extend(closure)?;
+impl<D: Dentry> Default for Changes<D> {
+    fn default() -> Self {
+        Changes { list: SmallVec::new(), index: HashMap::default(), last: 0 }
+    }
+}
+
+impl<D: Dentry> Changes<D> {
+    /// One more where `mount` is.
+    fn count(&mut self, locks: &WriteSet<D>, mount: &Mount<D>) -> Result<(), NoMemory> {
+        let ns = locks.namespace_of(mount).expect("the plan found it in its namespace");
+        // Those of one namespace come one after the other, mostly.
+        let near = |at: &usize| self.list.get(*at).is_some_and(|(known, _)| Arc::ptr_eq(known, ns));
+        if let Some(at) = [self.last, 0].into_iter().find(near) {
+            self.last = at;
+        } else if let Some(at) = self.index.get(&ns.id()) {
+            self.last = *at;
+        } else {
+            self.last = self.list.len();
+            if self.last != 0 {
+                self.index.try_reserve(1).map_err(|_| NoMemory)?;
+                self.index.insert(ns.id(), self.last);
+            }
+            self.list.try_push((Arc::clone(ns), 0))?;
+        }
+        self.list[self.last].1 += 1;
+        Ok(())
+    }
+}
+
+/// Counterparts of what is removed.
+struct Found<D: Dentry> {
+    /// Each once.
+    candidates: Vec<Arc<Mount<D>>>,
+    /// Those of them on which something is: it is for [`decide`] to say whether they could go.
+    nested: Vec<Arc<Mount<D>>>,
+    /// Those of the first, which is the top, that lose their lock.
+    unlocked: Vec<Arc<Mount<D>>>,
+}
+
+impl<D: Dentry> Default for Found<D> {
+    fn default() -> Self {
+        Found { candidates: Vec::new(), nested: Vec::new(), unlocked: Vec::new() }
+    }
+}
+
+impl<D: Dentry> Found<D> {
+    /// In the receivers of the parents of `removed`.
+    fn all(locks: &mut WriteSet<D>, removed: &[Arc<Mount<D>>]) -> Result<Self, Retry<D>> {
+        let mut found = Found::default();
+        let mut missing = Vec::new();
+        for (index, mount) in removed.iter().enumerate() {
+            let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)).cloned() else {
                 continue;
-            }
-            Err(failed) => return Err(failed),
-        };
-        for receiver in &receivers {
-            let Some(counterpart) = locks.child_at(receiver, &on) else { continue };
-            if index == 0 && locks.is_locked(&counterpart) {
-                locks.mark(&counterpart, mark::UNLOCKED);
-                unlocked.try_push(Arc::clone(&counterpart))?;
-            }
-            if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) == 0 {
-                locks.mark(&counterpart, mark::CANDIDATE);
-                found.try_push(counterpart)?;
+            };
+            let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
+            let receivers = match depth_first(locks, &parent) {
+                Ok(receivers) => receivers,
+                Err(Retry::With(closure)) => {
+                    missing.try_extend(closure)?;
+                    continue;
+                }
+                Err(failed) => return Err(failed),
+            };
+            for (turn, receiver) in receivers.iter().enumerate() {
+                locks.foresee_children(turn, &on, |turn| receivers.get(turn));
+                if let Some(counterpart) = locks.child_at(receiver, &on) {
+                    found.take(locks, counterpart, index == 0)?;
+                }
             }
         }
+        if missing.is_empty() { Ok(found) } else { Err(Retry::With(missing)) }
     }
-    if missing.is_empty() { Ok((found, unlocked)) } else { Err(Retry::With(missing)) }
+
+    fn take(
+        &mut self,
+        locks: &mut WriteSet<D>,
+        counterpart: Arc<Mount<D>>,
+        of_top: bool,
+    ) -> Result<(), NoMemory> {
+        if of_top && locks.is_locked(&counterpart) {
+            locks.mark(&counterpart, mark::UNLOCKED);
+            self.unlocked.try_push(Arc::clone(&counterpart))?;
+        }
+        if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) != 0 {
+            return Ok(());
+        }
+        if locks.is_leaf(&counterpart) {
+            let willing = mark::DECIDED | mark::WILLING | mark::WHOLLY;
+            locks.mark(&counterpart, mark::CANDIDATE | willing);
+        } else {
+            locks.mark(&counterpart, mark::CANDIDATE);
+            self.nested.try_push(Arc::clone(&counterpart))?;
+        }
+        self.candidates.try_push(counterpart)
+    }
 }
 
 /// Decides whether `candidate`, and every candidate below it, could go, children first, without recursion.
 fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) -> Result<(), NoMemory> {
-    if locks.is_leaf(candidate) {
-        locks.mark(candidate, mark::DECIDED | mark::WILLING | mark::WHOLLY);
-        return Ok(());
-    }
     let mut waiting: Vec<_> = memory::collect([(Arc::clone(candidate), false)])?;
     while let Some((mount, children_decided)) = waiting.pop() {
         let marks = locks.marks(&mount);
@@ -420,12 +475,12 @@ fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) -> Resu
 fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
     let Plan { leaving, going, sliding, unlocked, changes } = plan;
     unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
-    for mount in &leaving {
+    for mount in foreseen(leaving.iter()) {
         leave_graph(locks, mount, |locks, peer| !goes(locks, peer));
     }
     let going = going.unwrap_or(leaving);
     let guard = pin();
-    for (ns, count) in &changes {
+    for (ns, count) in &changes.list {
         if *count > 1 {
             locks.begin(ns, &guard);
         }
@@ -435,7 +490,8 @@ fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> 
     for (upper, joint) in sliding {
         locks.rehang(&upper, joint, &guard);
     }
-    for mount in &going {
+    for (turn, mount) in going.iter().enumerate() {
+        locks.foresee_leaving(turn, &going);
         let with_parent = || locks.parent(mount).is_some_and(|parent| goes(locks, parent));
         let how = match manner {
             Manner::Now => Leave::Dead,

@@ -20,6 +20,7 @@ use mnt_table::dentry::SuperBlockRef;
 use mnt_table::{Dentry, SuperBlock, UserNs};
 
 use crate::file_system::{Configure, Parameter, Purpose, Request, SuperFlags, TypeFlags, TypeRef, Value};
+use crate::user_memory::copy;
 use crate::{Credentials, Errno};
 
 /// Messages that a log keeps; older ones are forgotten.
@@ -49,7 +50,16 @@ impl Log {
         if self.0.len() == MESSAGES_MAX {
             self.0.pop_front();
         }
-        self.0.push_back([level, &parts.concat(), b"\n"].concat());
+        let mut text = Vec::new();
+        let size = parts.iter().fold(level.len() + 1, |size, part| size + part.len());
+        // Without memory there is one message less.
+        if text.try_reserve_exact(size).is_err() || self.0.try_reserve(1).is_err() {
+            return;
+        }
+        text.extend_from_slice(level);
+        parts.iter().for_each(|part| text.extend_from_slice(part));
+        text.push(b'\n');
+        self.0.push_back(text);
     }
 
     /// The oldest message, which is forgotten then.
@@ -190,14 +200,18 @@ impl<D: Dentry> Context<D> {
     }
 
     /// Sets the part of the type's name behind the dot.
-    pub fn set_subtype(&mut self, subtype: &[u8]) {
-        self.subtype = Some(subtype.to_vec());
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn set_subtype(&mut self, subtype: &[u8]) -> Result<(), Errno> {
+        self.subtype = Some(copy(subtype)?);
+        Ok(())
     }
 
     /// Sets one parameter, in whatever phase: the flags of superblocks first, then what the type knows, then `source`.
     ///
     /// # Errors
-    /// `EINVAL`: nobody knows it; `source` is no string, or was set before. What the type says.
+    /// `EINVAL`: nobody knows it; `source` is no string, or was set before. What the type says. `ENOMEM`.
     pub fn set_parameter(&mut self, key: &[u8], value: &Value<'_, D>) -> Result<(), Errno> {
         if let Some((_, flag, on)) = SUPER_WORDS.iter().find(|(word, ..)| *word == key) {
             self.flags.set(*flag, *on);
@@ -220,7 +234,7 @@ impl<D: Dentry> Context<D> {
             self.log.error(&[b"Multiple sources"]);
             return Err(Errno::EINVAL);
         }
-        self.source = Some(source.to_vec());
+        self.source = Some(copy(source)?);
         Ok(())
     }
 

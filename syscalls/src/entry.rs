@@ -1,7 +1,6 @@
 //! What removing a directory entry (rmdir(2), unlink(2), rename(2) onto it) means for mounts on it elsewhere.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use mnt_table::namespace::MntNamespace;
 use mnt_table::{Dentry, LockPlan};
@@ -19,9 +18,8 @@ pub fn detach_elsewhere<D: Dentry>(
     dentry: &Arc<D>,
     namespaces: &[Arc<MntNamespace<D>>],
 ) -> Result<usize, Errno> {
-    let detached = namespaces
-        .iter()
-        .map(|ns| with_locks(LockPlan::new(ns), |locks| detach_from(locks, ns, dentry)))
-        .collect::<Result<Vec<usize>, _>>()?;
-    Ok(detached.iter().sum())
+    namespaces.iter().try_fold(0, |before, ns| {
+        let gone = with_locks(LockPlan::new(ns), |locks| detach_from(locks, ns, dentry))?;
+        Ok(before + gone)
+    })
 }

@@ -1,7 +1,8 @@
 //! Error numbers, and what the lower crates' errors are in them.
 
 use linux_raw_sys::errno;
-use mnt_table::user_ns::TooMany;
+use mnt_table::list::NoMemory;
+use mnt_table::user_ns::{NoChild, TooMany};
 use mnt_table::walk::WalkError;
 use mnt_table::writers::ReadOnly;
 
@@ -61,6 +62,7 @@ impl From<WalkError> for Errno {
             WalkError::BadFlags => Errno::EINVAL,
             WalkError::Denied => Errno::EACCES,
             WalkError::NoLastName => Errno::EBUSY,
+            WalkError::NoMemory => Errno::ENOMEM,
         }
     }
 }
@@ -74,6 +76,21 @@ impl From<ReadOnly> for Errno {
 impl From<TooMany> for Errno {
     fn from(TooMany: TooMany) -> Self {
         Errno::ENOSPC
+    }
+}
+
+impl From<NoChild> for Errno {
+    fn from(error: NoChild) -> Self {
+        match error {
+            NoChild::TooMany => Errno::ENOSPC,
+            NoChild::NoMemory => Errno::ENOMEM,
+        }
+    }
+}
+
+impl From<NoMemory> for Errno {
+    fn from(NoMemory: NoMemory) -> Self {
+        Errno::ENOMEM
     }
 }
 

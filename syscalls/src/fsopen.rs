@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::fsconfig_command as command;
 use mnt_table::sync::BlockingMutex;
-use mnt_table::{Dentry, LockPlan, MountFlags, MountSpec};
+use mnt_table::{Dentry, LockPlan, MountFlags, MountSpec, Source};
 
 use crate::attributes::{from_attr, times_from_attr};
 use crate::context::{Context, Phase};
@@ -17,7 +17,7 @@ use crate::file::Object;
 use crate::file_system::{SuperFlags, Value, find_type};
 use crate::mount::revealing;
 use crate::path::{Argument, Empty, last};
-use crate::user_memory::{PAGE_SIZE, Text, name, read_all};
+use crate::user_memory::{PAGE_SIZE, Text, copy, name, owned, read_all, zeroed};
 use crate::{Errno, File, Kernel};
 
 /// Bytes of a parameter's name, and of its value if that is a string; the NUL counted.
@@ -154,18 +154,18 @@ fn set_parameter<D: Dentry, K: Kernel<D>>(
         SET_FLAG => set(&Value::Flag),
         SET_STRING => set(&Value::String(&name(kernel, config.value, PARAMETER_MAX)?)),
         SET_BINARY => {
-            let mut blob = alloc::vec![0; config.aux as usize];
+            let mut blob = zeroed(config.aux as usize)?;
             read_all(kernel, config.value, &mut blob)?;
             set(&Value::Blob(&blob))
         }
         SET_FD => set(&Value::File(&kernel.file(config.aux)?)),
         _ => {
-            let path = Text::User(kernel, config.value).read()?.into_owned();
+            let path = owned(Text::User(kernel, config.value).read()?)?;
             let empty = config.command == SET_PATH_EMPTY;
             if path.is_empty() && !empty {
                 return Err(Errno::ENOENT);
             }
-            let argument = || Argument::from_path(kernel, config.aux, path.clone());
+            let argument = || Argument::from_path(kernel, config.aux, copy(&path)?);
             set(&Value::Path(&|| argument()?.kept(kernel.task(), last(true))))
         }
     }
@@ -220,10 +220,10 @@ pub fn fsmount<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, flags: u32, attr: u
     if context.phase() != Phase::AwaitingMount {
         return Err(Errno::EBUSY); // 8
     }
-    let source: Arc<[u8]> = Arc::from(context.source().unwrap_or(b"none"));
+    let source = Source::new(context.source().unwrap_or(b"none"))?;
     context.clean();
     let root = Detached::empty(&ns, None)?.fill(LockPlan::new(&ns), |locks, to| {
-        let spec = MountSpec::new(Arc::clone(&root), flags_of_mount, Arc::clone(&source));
+        let spec = MountSpec::new(Arc::clone(&root), flags_of_mount, source.clone());
         let mount = locks.new_mount(to, spec)?;
         locks.attach_root(to, &mount);
         Ok(mount)

@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 use mnt_table::Dentry;
+use mnt_table::list::NoMemory;
+use mnt_table::memory::{Claims, covered};
 
 use crate::credentials::Capabilities;
 use crate::file::Object;
@@ -80,7 +82,13 @@ pub trait Kernel<D: Dentry>: FileSystems<D> + Show<D> + UserMemory {
     }
 }
 
+/// Allocations that an answer of [`Show`] may make.
+pub const SHOW_ALLOCATIONS: usize = 4;
+
 /// What listings show of a mount's superblock; asked with the root dentry of the mount.
+///
+/// An answer makes at most [`SHOW_ALLOCATIONS`] allocations of at most [`ALLOCATION_MAX`](mnt_table::memory::ALLOCATION_MAX) bytes each, for which the
+/// caller has the memory, and does not block.
 pub trait Show<D: Dentry> {
     /// Major and minor device number.
     fn device(&self, root: &Arc<D>) -> (u32, u32);
@@ -111,4 +119,14 @@ pub trait Show<D: Dentry> {
         let _ = root;
         None
     }
+}
+
+/// Asks for an answer of [`Show`].
+///
+/// # Errors
+/// `ENOMEM`; it was not asked.
+pub(crate) fn shown<R>(ask: impl FnOnce() -> R) -> Result<R, NoMemory> {
+    let mut claims = Claims::none();
+    claims.claim(SHOW_ALLOCATIONS)?;
+    Ok(covered(ask))
 }

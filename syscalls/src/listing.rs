@@ -5,15 +5,20 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use mnt_table::foresight::foreseen;
+use mnt_table::list::NoMemory;
+use mnt_table::memory::{self, Grow};
 use mnt_table::mount::MountFlags;
 use mnt_table::namespace::MntNamespace;
-use mnt_table::{Dentry, Guard, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Group, Guard, Mount, WriteSet, pin};
 use propagate::dominating::Dominating;
 use propagate::pivot_root::{Position, is_reachable};
 
 use crate::attributes::to_options;
+use crate::kernel::shown;
 use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
 use crate::paths::{path_from, root_path};
+use crate::user_memory::copy;
 use crate::{Errno, Show, Task};
 
 /// What mountinfo shows to `task`, in order of creation.
@@ -22,8 +27,8 @@ use crate::{Errno, Show, Task};
 /// `ENOMEM`.
 pub fn mountinfo<D: Dentry>(task: &Task<D>, show: &impl Show<D>) -> Result<Vec<MountInfo>, Errno> {
     let (ns, fs) = (task.namespace(), task.fs());
-    let lines = list(&WriteSet::one(&ns), &ns, &fs.root(), show, (0, usize::MAX));
-    Ok(lines.into_iter().map(|line| line.info).collect())
+    let lines = list(&WriteSet::one(&ns), &ns, &fs.root(), show, (0, usize::MAX))?;
+    Ok(memory::collect(lines.into_iter().map(|line| line.info))?)
 }
 
 /// A line, and what it was made of.
@@ -34,34 +39,44 @@ pub(crate) struct Line<D: Dentry> {
 }
 
 /// The first `max` lines of mounts from the unique id `first` on.
+///
+/// # Errors
+/// `ENOMEM`.
 pub(crate) fn list<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
     root: &Position<D>,
     show: &(impl Show<D> + ?Sized),
     (first, max): (u64, usize),
-) -> Vec<Line<D>> {
+) -> Result<Vec<Line<D>>, NoMemory> {
     let guard = pin();
-    let wanted = locks.mounts_from(ns, first).filter(|mount| is_visible(locks, mount, root)).take(max);
     let mut groups = None;
-    let lines = wanted.map(|mount| {
-        // The groups that the reader sees matter to slaves only.
-        let from = mount
-            .propagation()
-            .master
-            .and_then(|_| groups.get_or_insert_with(|| dominating(&visible(locks, ns, root))).of(mount));
-        line(locks, mount, root, from, show, &guard)
-    });
-    lines.collect()
+    let mut lines = Vec::new();
+    let mounts = foreseen(locks.mounts_from(ns, first));
+    for mount in mounts.filter(|mount| is_visible(locks, mount, root)).take(max) {
+        let (mut tags, master) = tags(locks, mount);
+        // The groups that the reader sees matter only to slaves of slaves.
+        if let Some(master) = master.filter(|master| master.above().is_some()) {
+            let groups = match &mut groups {
+                Some(groups) => groups,
+                none => none.insert(dominating(locks, ns, root)?),
+            };
+            tags.propagate_from = groups.of(&master)?;
+        }
+        lines.try_push(line(locks, mount, root, tags, show, &guard)?)?;
+    }
+    Ok(lines)
 }
 
-/// The mounts of `ns` whose roots can be reached from `root`, in order of creation.
-pub(crate) fn visible<'l, D: Dentry>(
-    locks: &'l WriteSet<D>,
-    ns: &MntNamespace<D>,
-    root: &Position<D>,
-) -> Vec<&'l Arc<Mount<D>>> {
-    locks.mounts(ns).filter(|mount| is_visible(locks, mount, root)).collect()
+/// The tags of `mount` but for `propagate_from`, and the group that it receives from.
+fn tags<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> (PropagationTags, Option<Arc<Group<D>>>) {
+    let unbindable = locks.is_unbindable(mount);
+    mount.with_propagation(|here| {
+        let shared = here.peers.as_ref().map(|(group, _)| group.id());
+        let master = here.master.as_ref().map(|link| Arc::clone(&link.group));
+        let id = master.as_ref().map(|master| master.id());
+        (PropagationTags { shared, master: id, propagate_from: None, unbindable }, master)
+    })
 }
 
 /// Whether the root of `mount` can be reached from `root`.
@@ -69,23 +84,31 @@ pub(crate) fn is_visible<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, 
     is_reachable(locks, &(Arc::clone(mount), Arc::clone(mount.root())), root)
 }
 
-/// The groups that somebody sees who sees `visible`.
-pub(crate) fn dominating<D: Dentry>(visible: &[&Arc<Mount<D>>]) -> Dominating {
+/// The groups that somebody in `ns` sees whose root is `root`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn dominating<D: Dentry>(
+    locks: &WriteSet<D>,
+    ns: &MntNamespace<D>,
+    root: &Position<D>,
+) -> Result<Dominating, NoMemory> {
     let mut dominating = Dominating::default();
-    visible.iter().for_each(|mount| dominating.sees(mount));
-    dominating
+    for mount in foreseen(locks.mounts(ns)).filter(|mount| is_visible(locks, mount, root)) {
+        dominating.sees(mount)?;
+    }
+    Ok(dominating)
 }
 
 fn line<D: Dentry>(
     locks: &WriteSet<D>,
     mount: &Arc<Mount<D>>,
     root: &Position<D>,
-    propagate_from: Option<u32>,
+    tags: PropagationTags,
     show: &(impl Show<D> + ?Sized),
     guard: &Guard,
-) -> Line<D> {
+) -> Result<Line<D>, NoMemory> {
     let (major, minor) = show.device(mount.root());
-    let here = mount.propagation();
     let mut options = to_options(mount.flags());
     options.set(OptionFlags::IDMAPPED, mount.idmap().is_some());
     let info = MountInfo {
@@ -93,25 +116,44 @@ fn line<D: Dentry>(
         parent: locks.parent(mount).unwrap_or(mount).id(),
         major,
         minor,
-        root: show.root_name(mount.root()).unwrap_or_else(|| root_path(mount.root(), guard)),
-        mountpoint: path_from(locks, mount, root, guard),
+        root: root_name(mount, show, guard)?,
+        mountpoint: path_from(locks, mount, root, guard)?,
         options: MountOptions::new(options),
-        tags: PropagationTags {
-            shared: here.peers.map(|(group, _)| group.id()),
-            master: here.master.map(|link| link.group.id()),
-            propagate_from,
-            unbindable: locks.is_unbindable(mount),
-        },
-        fs_type: show.fs_type(mount.root()),
-        source: source(mount, show),
-        super_options: show.options(mount.root()),
+        tags,
+        fs_type: shown(|| show.fs_type(mount.root()))?,
+        source: source(mount, show)?,
+        super_options: shown(|| show.options(mount.root()))?,
     };
-    Line { unique_id: mount.unique_id(), root: Arc::clone(mount.root()), info }
+    Ok(Line { unique_id: mount.unique_id(), root: Arc::clone(mount.root()), info })
+}
+
+/// What of its file system `mount` shows.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn root_name<D: Dentry>(
+    mount: &Mount<D>,
+    show: &(impl Show<D> + ?Sized),
+    guard: &Guard,
+) -> Result<Vec<u8>, NoMemory> {
+    match shown(|| show.root_name(mount.root()))? {
+        Some(name) => Ok(name),
+        None => root_path(mount.root(), guard),
+    }
 }
 
 /// What was mounted, as the mounting call or the file system names it.
-pub(crate) fn source<D: Dentry>(mount: &Mount<D>, show: &(impl Show<D> + ?Sized)) -> Vec<u8> {
-    show.source(mount.root()).unwrap_or_else(|| mount.source().to_vec())
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn source<D: Dentry>(
+    mount: &Mount<D>,
+    show: &(impl Show<D> + ?Sized),
+) -> Result<Vec<u8>, NoMemory> {
+    match shown(|| show.source(mount.root()))? {
+        Some(source) => Ok(source),
+        None => copy(mount.source()),
+    }
 }
 
 /// A mount's flags from the words of a mountinfo line.

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, MntNamespace, Mount, WriteSet};
+use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, memory};
 use propagate::pivot_root::{Position, is_reachable};
 
 use crate::listing::is_visible;
@@ -23,7 +23,7 @@ const COUNT_MAX: usize = 1_000_000;
 /// listmount(2): writes up to `count` ids to `ids`; returns how many.
 ///
 /// # Errors
-/// `EINVAL`, `EOVERFLOW`, `E2BIG`, `EFAULT`, `ENOENT`, `EBADF`, `EPERM`.
+/// `EINVAL`, `EOVERFLOW`, `E2BIG`, `EFAULT`, `ENOENT`, `EBADF`, `EPERM`, `ENOMEM`.
 pub fn listmount<D: Dentry, K: Kernel<D>>(
     kernel: &K,
     request: usize,
@@ -61,15 +61,15 @@ pub fn listmount<D: Dentry, K: Kernel<D>>(
         let id = |mount: &Arc<Mount<D>>| mount.unique_id();
         if flags & abi::LISTMOUNT_REVERSE == 0 {
             let mounts = locks.mounts_from(&ns, query.param.saturating_add(1));
-            mounts.filter(listed).take(count).map(id).collect::<Vec<u64>>()
+            memory::collect::<_, Vec<u64>>(mounts.filter(listed).take(count).map(id))?
         } else {
             let before = |mount: &&Arc<Mount<D>>| query.param == 0 || mount.unique_id() < query.param;
-            let mut mounts: Vec<_> = locks.mounts(&ns).take_while(before).collect();
+            let mut mounts: Vec<_> = memory::collect(locks.mounts(&ns).take_while(before))?;
             mounts.reverse();
-            mounts.into_iter().filter(listed).take(count).map(id).collect()
+            memory::collect(mounts.into_iter().filter(listed).take(count).map(id))?
         }
     };
-    let bytes: Vec<u8> = found.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let bytes: Vec<u8> = memory::collect(found.iter().flat_map(|id| id.to_le_bytes()))?;
     write_all(kernel, ids, &bytes)?;
     Ok(found.len())
 }

@@ -149,12 +149,19 @@ impl MountInfo {
         parse::line(line)
     }
 
-    /// Appends the line, without a newline.
+    /// Bytes of the longest of the lines that this can be printed as, at most.
+    pub fn size_max(&self) -> usize {
+        // Four numbers, three tags with one each, all the words, and what stands between.
+        const REST: usize = 512;
+        let escaped = self.root.len() + self.mountpoint.len() + self.fs_type.len() + self.source.len();
+        let unknown: usize = self.options.unknown.iter().map(|word| word.len() + 1).sum();
+        let verbatim = self.options.verbatim.as_ref().map_or(0, Vec::len);
+        4 * escaped + self.super_options.len() + unknown + verbatim + REST
+    }
+
+    /// Appends the line, without a newline. It allocates only if there is no room ([`MountInfo::size_max`]).
     pub fn write(&self, out: &mut Vec<u8>) {
-        use alloc::format;
-        out.extend_from_slice(
-            format!("{} {} {}:{} ", self.id, self.parent, self.major, self.minor).as_bytes(),
-        );
+        put(out, format_args!("{} {} {}:{} ", self.id, self.parent, self.major, self.minor));
         escape(&self.root, PATH_ESCAPED, out);
         out.push(b' ');
         escape(&self.mountpoint, PATH_ESCAPED, out);
@@ -166,7 +173,7 @@ impl MountInfo {
             ("propagate_from", self.tags.propagate_from),
         ] {
             if let Some(group) = group {
-                out.extend_from_slice(format!(" {tag}:{group}").as_bytes());
+                put(out, format_args!(" {tag}:{group}"));
             }
         }
         if self.tags.unbindable {
@@ -193,6 +200,18 @@ impl fmt::Display for MountInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&alloc::string::String::from_utf8_lossy(&self.to_line()))
     }
+}
+
+/// Appends formatted text.
+pub(crate) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    struct To<'a>(&'a mut Vec<u8>);
+    impl fmt::Write for To<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+    fmt::write(&mut To(out), text).expect("a vector takes any text");
 }
 
 /// Bytes escaped in ROOT and MOUNTPOINT.

@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 use core::task::Waker;
 
 use linux_raw_sys::general as abi;
+use mnt_table::memory::Grow;
 use mnt_table::sync::BlockingMutex;
 use mnt_table::{Dentry, PathRef, WriteSet, pin};
 
 use crate::file::NamespaceRef;
+use crate::kernel::shown;
 use crate::listing::{Line, list};
 use crate::{Errno, Show, Task};
 
@@ -76,12 +78,14 @@ impl<D: Dentry> MountsFile<D> {
                 let mut locks = WriteSet::one(&self.ns);
                 locks.make_index(&self.ns);
                 let root = (self.root.mount.to_arc(), self.root.dentry.clone());
-                list(&locks, &self.ns, &root, show, (cursor.after + 1, LINES))
+                list(&locks, &self.ns, &root, show, (cursor.after + 1, LINES))?
             };
-            let Some(last) = lines.last() else { break };
-            cursor.after = last.unique_id;
             for line in &lines {
-                self.write(show, line, &mut cursor.text);
+                self.write(show, line, &mut cursor.text)?;
+                cursor.after = line.unique_id;
+            }
+            if lines.is_empty() {
+                break;
             }
         }
         let count = buffer.len().min(cursor.text.len());
@@ -97,15 +101,19 @@ impl<D: Dentry> MountsFile<D> {
         cursor.text.clear();
     }
 
-    fn write(&self, show: &impl Show<D>, line: &Line<D>, out: &mut Vec<u8>) {
+    fn write(&self, show: &impl Show<D>, line: &Line<D>, out: &mut Vec<u8>) -> Result<(), Errno> {
+        out.make_room(line.info.size_max() + 1)?;
         match self.format {
             Format::Mountinfo => line.info.write(out),
             Format::Mounts => line.info.write_mounts(out),
             Format::Mountstats => {
-                line.info.write_mountstats(show.statistics(&line.root).as_deref(), out);
+                let statistics = shown(|| show.statistics(&line.root))?;
+                out.make_room(line.info.size_max() + statistics.as_ref().map_or(0, Vec::len) + 1)?;
+                line.info.write_mountstats(statistics.as_deref(), out);
             }
         }
         out.push(b'\n');
+        Ok(())
     }
 
     /// poll(2): which of the `wanted` events are there. A change is told of once, to the first poll that asks.

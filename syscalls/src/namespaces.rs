@@ -3,7 +3,10 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, NamespaceSpec, PathRef, UserNs, WriteSet, pin};
+use mnt_table::memory::{self, Claims};
+use mnt_table::{
+    Dentry, Kind, LockPlan, MntNamespace, NamespaceSpec, PathRef, UserNs, WriteSet, pin, reclaim,
+};
 use propagate::copy_tree::{Pairs, clone_namespace};
 use propagate::pivot_root::{Position, top_of};
 use propagate::{Error, with_locks};
@@ -54,17 +57,22 @@ pub fn unshare<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<(), Er
         return Err(Errno::EINVAL);
     }
     let task = kernel.task();
-    let credentials = new_credentials(task, flags)?;
+    let credentials = memory::arc(new_credentials(task, flags)?)?;
     let to = new_namespace(task, &credentials, flags)?;
-    to.iter().for_each(|to| kernel.namespaces().add(to));
+    to.iter().try_for_each(|to| kernel.namespaces().add(to))?;
+    // The task retires the credentials that it had.
+    let mut claims = Claims::none();
+    reclaim::claim(&mut claims, 1)?;
     kernel.unshare_others(flags & !(abi::CLONE_FS | abi::CLONE_NEWNS | abi::CLONE_NEWUSER))?;
-    if flags & (abi::CLONE_FS | abi::CLONE_NEWUSER) != 0 {
-        task.unshare_fs()?;
+    match to {
+        // It has its own root and working directory there.
+        Some(to) => {
+            copy(task, &to)?;
+        }
+        None if flags & (abi::CLONE_FS | abi::CLONE_NEWUSER) != 0 => task.unshare_fs()?,
+        None => {}
     }
-    if let Some(to) = to {
-        copy(task, &to)?;
-    }
-    task.set_credentials(credentials);
+    task.become_somebody(credentials);
     Ok(())
 }
 
@@ -80,14 +88,16 @@ pub fn clone<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<Task<D>,
         return Err(Errno::EINVAL);
     }
     let task = kernel.task();
-    let credentials = new_credentials(task, flags)?;
+    let credentials = memory::arc(new_credentials(task, flags)?)?;
     let to = new_namespace(task, &credentials, flags)?;
+    let mut claims = Claims::none();
+    reclaim::claim(&mut claims, 1)?;
     let child = if shares_fs { task.fork_sharing_fs() } else { task.fork()? };
     if let Some(to) = to {
-        kernel.namespaces().add(&to);
+        kernel.namespaces().add(&to)?;
         copy(&child, &to)?;
     }
-    child.set_credentials(credentials);
+    child.become_somebody(credentials);
     Ok(child)
 }
 
@@ -125,17 +135,24 @@ pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result
         _ => 0,
     };
     let task = kernel.task();
-    let credentials = joined(kernel, user_ns)?;
+    let credentials = memory::arc(joined(kernel, user_ns)?)?;
+    let mut claims = Claims::none();
+    reclaim::claim(&mut claims, 1)?;
     if let Some(ns) = &mount_ns {
         let alone = process.is_none() || kinds == abi::CLONE_NEWNS;
         may_join(task, ns, &credentials, alone)?;
     }
     kernel.setns_others(&file, others)?;
     if let Some(ns) = &mount_ns {
-        let top = top(ns)?;
-        task.enter(ns, Some(&top), Some(&top))?;
+        loop {
+            let pivots = ns.pivots();
+            let top = top(ns)?;
+            if task.enter(ns, Some(&top), Some(&top), pivots)? {
+                break;
+            }
+        }
     }
-    task.set_credentials(credentials);
+    task.become_somebody(credentials);
     Ok(())
 }
 
@@ -250,7 +267,8 @@ fn copy<D: Dentry>(task: &Task<D>, to: &NamespaceRef<D>) -> Result<usize, Errno>
         Ok((copies.len(), translate(&copies, fs.root()), translate(&copies, fs.cwd())))
     })?;
     // Who stands elsewhere than in the namespace that it leaves stays there.
-    task.enter(to, root.as_ref(), cwd.as_ref())?;
+    let there = task.enter(to, root.as_ref(), cwd.as_ref(), to.pivots())?;
+    debug_assert!(there, "nobody else is there");
     Ok(count)
 }
 

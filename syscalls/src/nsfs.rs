@@ -1,11 +1,12 @@
 //! Files of namespaces: their ioctls, and the mount namespaces of the machine in the order of their ids (7.5).
 
-use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use core::ops::Bound;
+use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
+use mnt_table::list::NoMemory;
+use mnt_table::memory::Grow;
 use mnt_table::namespace::NamespaceId;
 use mnt_table::sync::BlockingMutex;
 use mnt_table::{Dentry, MntNamespace, UserNs, WriteSet};
@@ -20,7 +21,8 @@ use crate::{Errno, File, Kernel};
 pub struct Namespaces<D: Dentry>(BlockingMutex<Known<D>>);
 
 struct Known<D: Dentry> {
-    by_id: BTreeMap<NamespaceId, Weak<MntNamespace<D>>>,
+    /// Ascending.
+    by_id: Vec<(NamespaceId, Weak<MntNamespace<D>>)>,
     /// How many there may be before those that are gone are looked for.
     tidy_at: usize,
 }
@@ -37,22 +39,32 @@ impl<D: Dentry> Default for Namespaces<D> {
 impl<D: Dentry> Namespaces<D> {
     /// None yet. The kernel adds the first one; others add themselves.
     pub fn new() -> Self {
-        Namespaces(BlockingMutex::new(Known { by_id: BTreeMap::new(), tidy_at: TIDY_AT }))
+        Namespaces(BlockingMutex::new(Known { by_id: Vec::new(), tidy_at: TIDY_AT }))
     }
 
     /// Lists `ns`, which lasts until its last user leaves.
-    pub fn add(&self, ns: &Arc<MntNamespace<D>>) {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn add(&self, ns: &Arc<MntNamespace<D>>) -> Result<(), NoMemory> {
         let mut known = self.0.lock();
         if known.by_id.len() >= known.tidy_at {
-            known.by_id.retain(|_, ns| ns.strong_count() != 0);
+            known.by_id.retain(|(_, ns)| ns.strong_count() != 0);
             known.tidy_at = TIDY_AT.max(2 * known.by_id.len());
         }
-        known.by_id.insert(ns.id(), Arc::downgrade(ns));
+        known.by_id.make_room(1)?;
+        // At the end, nearly always: ids ascend.
+        let at = known.by_id.partition_point(|(id, _)| *id < ns.id());
+        known.by_id.insert(at, (ns.id(), Arc::downgrade(ns)));
+        Ok(())
     }
 
     /// The one with this id.
     pub fn find(&self, id: NamespaceId) -> Option<NamespaceRef<D>> {
-        let ns = self.0.lock().by_id.get(&id)?.upgrade()?;
+        let known = self.0.lock();
+        let at = known.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let ns = known.by_id[at].1.upgrade()?;
+        drop(known);
         NamespaceRef::of_living(ns)
     }
 
@@ -66,10 +78,11 @@ impl<D: Dentry> Namespaces<D> {
         let known = self.0.lock();
         let living =
             |ns: &Weak<MntNamespace<D>>| NamespaceRef::of_living(ns.upgrade().filter(|ns| wanted(ns))?);
-        let (after, before) = ((Bound::Excluded(id), Bound::Unbounded), ..id);
+        let before = known.by_id.partition_point(|(other, _)| *other < id);
+        let after = known.by_id.partition_point(|(other, _)| *other <= id);
         match direction {
-            Direction::Next => known.by_id.range(after).find_map(|(_, ns)| living(ns)),
-            Direction::Previous => known.by_id.range(before).rev().find_map(|(_, ns)| living(ns)),
+            Direction::Next => known.by_id[after..].iter().find_map(|(_, ns)| living(ns)),
+            Direction::Previous => known.by_id[..before].iter().rev().find_map(|(_, ns)| living(ns)),
         }
     }
 }

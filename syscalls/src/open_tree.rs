@@ -8,7 +8,7 @@ use linux_raw_sys::general as abi;
 use mnt_table::namespace::{NamespaceId, namespace_of};
 use mnt_table::{Dentry, Kind, LockPlan, MntNamespace, Mount};
 use propagate::Error;
-use propagate::copy_tree::Extent;
+use propagate::copy_tree::{Extent, commit_steps};
 
 use crate::detached::Detached;
 use crate::file::Object;
@@ -100,7 +100,7 @@ fn detached_copy<D: Dentry>(task: &Task<D>, spot: &Spot<'_, D>, extent: Extent) 
                 return Err(Error::Invalid.into());
             }
             let guard = mnt_table::pin();
-            steps.into_iter().for_each(|step| step.commit(locks));
+            commit_steps(locks, steps);
             locks.expect_edges(to, tree.mounts.len());
             locks.attach_root(to, &tree.mounts[0]);
             for (mount, joint) in tree.mounts[1..].iter().zip(core::mem::take(&mut tree.inner)) {

@@ -9,7 +9,7 @@ use mnt_table::{Dentry, MntNamespace, PathRef, WriteSet, pin};
 use propagate::Error;
 use propagate::pivot_root::Position;
 
-use crate::user_memory::Text;
+use crate::user_memory::{Text, copy, owned};
 use crate::{Errno, File, Kernel, Task};
 
 /// What an empty path means.
@@ -37,9 +37,9 @@ impl<D: Dentry> Argument<D> {
     /// A path at hand; an empty one leads nowhere.
     ///
     /// # Errors
-    /// `ENOENT`: it is empty.
+    /// `ENOENT`: it is empty. `ENOMEM`.
     pub(crate) fn text(path: &[u8]) -> Result<Self, Errno> {
-        if path.is_empty() { Err(Errno::ENOENT) } else { Ok(Argument::Path(path.to_vec(), None)) }
+        if path.is_empty() { Err(Errno::ENOENT) } else { Ok(Argument::Path(copy(path)?, None)) }
     }
 
     /// Reads the path at `addr`, and looks `dfd` up if that matters.
@@ -50,7 +50,7 @@ impl<D: Dentry> Argument<D> {
         let path = if addr == 0 && empty == Empty::NullIsHere {
             Vec::new()
         } else {
-            Text::User(kernel, addr).read()?.into_owned()
+            owned(Text::User(kernel, addr).read()?)?
         };
         if path.is_empty() && empty == Empty::Refused {
             return Err(Errno::ENOENT);
@@ -168,6 +168,7 @@ impl<'a, D: Dentry> Spot<'a, D> {
             Err(WalkError::NotFound) => Err(Error::NotFound),
             Err(WalkError::NotDirectory) => Err(Error::NotDirectory),
             Err(WalkError::Loop) => Err(Error::Loop),
+            Err(WalkError::NoMemory) => Err(Error::NoMemory),
             Err(_) => Ok(self.found.clone()),
         }
     }

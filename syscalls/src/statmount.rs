@@ -2,28 +2,32 @@
 //!
 //! Numbers in comments are rows of the ordered checks.
 
-use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::offset_of;
 
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::statmount as Fields;
+use mnt_table::memory::Grow;
 use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, pin};
 use propagate::pivot_root::Position;
 
 use crate::attributes::to_attr;
 use crate::file_system::SuperFlags;
 use crate::ids::Kind;
-use crate::listing::{dominating, is_visible, source, visible};
+use crate::kernel::shown;
+use crate::listing::{dominating, is_visible, root_name, source};
 use crate::mount_query::{Query, requested_namespace, requested_root};
-use crate::mountinfo::SuperOptions;
-use crate::paths::{path_from, root_path};
-use crate::user_memory::write_all;
+use crate::mountinfo::{SuperOptions, put};
+use crate::paths::path_from;
+use crate::user_memory::{copy, write_all};
 use crate::{Errno, Kernel};
 
 /// Bytes of the structure; strings stand behind it.
 const SIZE: usize = size_of::<Fields>();
+
+/// Bytes that a range of ids is printed in, at most: three numbers, with what is behind each.
+const RANGE_MAX: usize = 3 * 11;
 
 /// What is known here.
 const SUPPORTED: u32 = STRINGS
@@ -48,7 +52,7 @@ const STRINGS: u32 = abi::STATMOUNT_MNT_ROOT
 /// statmount(2): answers the request at `request` in the `size` bytes at `buffer`.
 ///
 /// # Errors
-/// `EINVAL`, `E2BIG`, `EFAULT`, `ENOENT`, `EBADF`, `EPERM`; `EOVERFLOW`: the strings do not fit.
+/// `EINVAL`, `E2BIG`, `EFAULT`, `ENOENT`, `EBADF`, `EPERM`; `EOVERFLOW`: the strings do not fit; `ENOMEM`.
 pub fn statmount<D: Dentry, K: Kernel<D>>(
     kernel: &K,
     request: usize,
@@ -114,7 +118,7 @@ impl Record {
     /// Puts `text` behind the others and its offset at `at`. An empty one is none.
     fn string(&mut self, what: u32, at: usize, text: &[u8]) -> Result<(), Errno> {
         if self.text.is_empty() {
-            self.text.push(0);
+            self.text.try_push(0)?;
         }
         if text.is_empty() {
             return Ok(());
@@ -123,6 +127,7 @@ impl Record {
         if SIZE + start + text.len() >= self.room {
             return Err(Errno::EOVERFLOW);
         }
+        self.text.make_room(text.len() + 1)?;
         self.text.extend_from_slice(text);
         self.text.push(0);
         self.put32(at, start as u32);
@@ -167,7 +172,7 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
             self.basic(record);
         }
         if wants(abi::STATMOUNT_PROPAGATE_FROM) {
-            self.propagate_from(record);
+            self.propagate_from(record)?;
         }
         self.names(record, wanted)?;
         self.options(record, wanted)?;
@@ -217,30 +222,29 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
         record.put64(offset_of!(Fields, mnt_master), master.unwrap_or(0).into());
     }
 
-    fn propagate_from(&self, record: &mut Record) {
+    fn propagate_from(&self, record: &mut Record) -> Result<(), Errno> {
         record.has(abi::STATMOUNT_PROPAGATE_FROM);
-        if self.mount.propagation().master.is_some() {
-            let seen = visible(self.locks, self.ns, self.caller);
-            let from = dominating(&seen).nearest_of(self.mount).unwrap_or(0);
+        if let Some(master) = self.mount.propagation().master {
+            let from = dominating(self.locks, self.ns, self.caller)?.nearest(&master.group)?.unwrap_or(0);
             record.put64(offset_of!(Fields, propagate_from), from.into());
         }
+        Ok(())
     }
 
     fn names(&self, record: &mut Record, wanted: u32) -> Result<(), Errno> {
         let (mount, guard) = (self.mount, pin());
-        let fs_type = self.kernel.fs_type(mount.root());
+        let fs_type = shown(|| self.kernel.fs_type(mount.root()))?;
         if wanted & abi::STATMOUNT_FS_TYPE != 0 {
             let name = fs_type.split(|byte| *byte == b'.').next().unwrap_or(&fs_type);
             record.string(abi::STATMOUNT_FS_TYPE, offset_of!(Fields, fs_type), name)?;
         }
         if wanted & abi::STATMOUNT_MNT_ROOT != 0 {
-            let path = self.kernel.root_name(mount.root());
-            let path = path.unwrap_or_else(|| root_path(mount.root(), &guard));
+            let path = root_name(mount, self.kernel, &guard)?;
             record.string(abi::STATMOUNT_MNT_ROOT, offset_of!(Fields, mnt_root), &path)?;
         }
         if wanted & abi::STATMOUNT_MNT_POINT != 0 {
             let path = if is_visible(self.locks, mount, self.root) {
-                path_from(self.locks, mount, self.root, &guard)
+                path_from(self.locks, mount, self.root, &guard)?
             } else {
                 Vec::new()
             };
@@ -250,16 +254,16 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
     }
 
     fn options(&self, record: &mut Record, wanted: u32) -> Result<(), Errno> {
-        let text = self.kernel.options(self.mount.root());
-        let options = SuperOptions::new(&text).rest;
+        let text = shown(|| self.kernel.options(self.mount.root()))?;
+        let options = SuperOptions::new(&text);
         if wanted & abi::STATMOUNT_MNT_OPTS != 0 {
-            let text = options.join(&b","[..]);
-            record.string(abi::STATMOUNT_MNT_OPTS, offset_of!(Fields, mnt_opts), &text)?;
+            record.string(abi::STATMOUNT_MNT_OPTS, offset_of!(Fields, mnt_opts), options.rest_text())?;
         }
         if wanted & abi::STATMOUNT_OPT_ARRAY != 0 {
-            let text = options.join(&0u8);
+            let mut text = copy(options.rest_text())?;
+            text.iter_mut().filter(|byte| **byte == b',').for_each(|byte| *byte = 0);
             record.string(abi::STATMOUNT_OPT_ARRAY, offset_of!(Fields, opt_array), &text)?;
-            record.put32(offset_of!(Fields, opt_num), options.len() as u32);
+            record.put32(offset_of!(Fields, opt_num), options.rest().count() as u32);
         }
         if wanted & abi::STATMOUNT_OPT_SEC_ARRAY != 0 {
             // No security module, no options of one.
@@ -270,12 +274,12 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
 
     fn types(&self, record: &mut Record, wanted: u32) -> Result<(), Errno> {
         if wanted & abi::STATMOUNT_FS_SUBTYPE != 0 {
-            let fs_type = self.kernel.fs_type(self.mount.root());
+            let fs_type = shown(|| self.kernel.fs_type(self.mount.root()))?;
             let subtype = fs_type.splitn(2, |byte| *byte == b'.').nth(1).unwrap_or(b"");
             record.string(abi::STATMOUNT_FS_SUBTYPE, offset_of!(Fields, fs_subtype), subtype)?;
         }
         if wanted & abi::STATMOUNT_SB_SOURCE != 0 {
-            let source = source(self.mount, self.kernel);
+            let source = source(self.mount, self.kernel)?;
             record.string(abi::STATMOUNT_SB_SOURCE, offset_of!(Fields, sb_source), &source)?;
         }
         Ok(())
@@ -314,11 +318,16 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
             let above = ns.parent().unwrap_or(&ns);
             let seen = ranges.iter().filter_map(|range| {
                 let outside = kind.seen_by(viewer, kind.absolute(above, range.outside)?)?;
-                Some(format!("{} {outside} {}\0", range.inside, range.count).into_bytes())
+                Some((range.inside, outside, range.count))
             });
-            let seen: Vec<Vec<u8>> = seen.collect();
-            record.string(what, at, &seen.concat())?;
-            record.put32(count_at, seen.len() as u32);
+            let (mut text, mut count) = (Vec::new(), 0);
+            for (inside, outside, length) in seen {
+                text.make_room(RANGE_MAX)?;
+                put(&mut text, format_args!("{inside} {outside} {length}\0"));
+                count += 1;
+            }
+            record.string(what, at, &text)?;
+            record.put32(count_at, count);
             record.has(what);
         }
         Ok(())

@@ -5,10 +5,11 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use mnt_table::arc_cell::ArcCell;
+use mnt_table::memory::Claims;
 use mnt_table::place::PlaceError;
 use mnt_table::sync::Mutex;
 use mnt_table::walk::{Last, walk};
-use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, memory, pin};
+use mnt_table::{Dentry, FsStruct, LockPlan, MntNamespace, PathRef, SuperBlock, memory, pin, reclaim};
 use propagate::umount::dissolve;
 use propagate::{Error, with_locks};
 
@@ -108,7 +109,8 @@ impl<D: Dentry> Task<D> {
         old.tasks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Goes to `ns`, where `root` and `cwd` are; without one of them it stays where it is.
+    /// Goes to `ns`, where `root` and `cwd` are; without one of them it stays where it is. Not if there were more `pivots`
+    /// than when the two were found: then it answers `false`.
     ///
     /// # Errors
     /// `ENOENT`: as [`Task::new`]; nothing was changed. `ENOMEM`.
@@ -117,14 +119,22 @@ impl<D: Dentry> Task<D> {
         ns: &Arc<MntNamespace<D>>,
         root: Option<&PathRef<D>>,
         cwd: Option<&PathRef<D>>,
-    ) -> Result<(), Errno> {
+        pivots: u64,
+    ) -> Result<bool, Errno> {
+        let mut claims = Claims::none();
+        // The cell retires what it held.
+        reclaim::claim(&mut claims, 1)?;
         let fs = self.fs().fork().map_err(Error::from)?;
         let moved = root.map_or(Ok(()), |root| fs.set_root(root));
         moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(cannot_stand)?;
-        self.replace_fs(SharedFs::new(fs)?);
+        let fs = SharedFs::new(fs)?;
+        if ns.pivots() != pivots {
+            return Ok(false);
+        }
+        self.replace_fs(fs);
         ns.get_user();
         leave(&self.ns.swap(Arc::clone(ns), &pin()));
-        Ok(())
+        Ok(true)
     }
 
     /// The mount namespace.
@@ -138,8 +148,20 @@ impl<D: Dentry> Task<D> {
     }
 
     /// Makes it somebody else.
-    pub fn set_credentials(&self, credentials: Credentials) {
-        drop(self.credentials.swap(Arc::new(credentials), &pin()));
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn set_credentials(&self, credentials: Credentials) -> Result<(), Errno> {
+        let mut claims = Claims::none();
+        // The cell retires what it held.
+        reclaim::claim(&mut claims, 1)?;
+        self.become_somebody(memory::arc(credentials)?);
+        Ok(())
+    }
+
+    /// As [`Task::set_credentials`], where the memory is there: [`reclaim::claim`] for one retirement.
+    pub(crate) fn become_somebody(&self, credentials: Arc<Credentials>) {
+        drop(self.credentials.swap(credentials, &pin()));
     }
 
     /// Whether it may change its mount namespace: it has `CAP_SYS_ADMIN` in the user namespace that owns it.
@@ -172,7 +194,7 @@ impl<D: Dentry> Task<D> {
     /// Those of the walk; `ENOTDIR`.
     pub fn chdir<'a>(&self, path: impl Into<Text<'a>>) -> Result<(), Errno> {
         let path = path.into().read()?;
-        self.stand(|| self.directory(&path), |at| self.fs().set_cwd(at))
+        self.stand(|| self.directory(&path), |at, still| self.fs().set_cwd_while(at, still))
     }
 
     /// fchdir(2).
@@ -181,7 +203,7 @@ impl<D: Dentry> Task<D> {
     /// `ENOTDIR`.
     pub fn fchdir(&self, file: &File<D>) -> Result<(), Errno> {
         let at = file.path().filter(|at| at.dentry.is_dir()).ok_or(Errno::ENOTDIR)?;
-        self.stand(|| Ok(at.clone()), |at| self.fs().set_cwd(at))
+        self.stand(|| Ok(at.clone()), |at, _| self.fs().set_cwd(at))
     }
 
     /// chroot(2).
@@ -196,7 +218,7 @@ impl<D: Dentry> Task<D> {
         };
         self.stand(
             || self.directory(&path).and_then(|at| if may() { Ok(at) } else { Err(Errno::EPERM) }),
-            |at| self.fs().set_root(at),
+            |at, still| self.fs().set_root_while(at, still),
         )
     }
 
@@ -208,12 +230,14 @@ impl<D: Dentry> Task<D> {
     fn stand(
         &self,
         find: impl Fn() -> Result<PathRef<D>, Errno>,
-        set: impl Fn(&PathRef<D>) -> Result<(), PlaceError>,
+        set: impl Fn(&PathRef<D>, &dyn Fn() -> bool) -> Result<(), PlaceError>,
     ) -> Result<(), Errno> {
+        let ns = self.namespace();
         loop {
-            match set(&find()?) {
+            let pivots = ns.pivots();
+            match set(&find()?, &|| ns.pivots() == pivots) {
                 Ok(()) => return Ok(()),
-                // An umount of that mount fails at this moment.
+                // An umount of that mount fails at this moment, or a pivot came between the two.
                 Err(PlaceError::Stale) => {}
                 Err(error) => return Err(cannot_stand(error)),
             }

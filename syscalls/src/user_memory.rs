@@ -4,6 +4,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general::PATH_MAX;
+use mnt_table::list::NoMemory;
+use mnt_table::memory::{self, Grow};
 
 use crate::Errno;
 
@@ -37,10 +39,40 @@ pub fn write_all(memory: &dyn UserMemory, addr: usize, from: &[u8]) -> Result<()
     if memory.write(addr, from) == from.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
+/// So many zeroes.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn zeroed(size: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    bytes.make_room(size)?;
+    bytes.resize(size, 0);
+    Ok(bytes)
+}
+
+/// A copy of `bytes`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn copy(bytes: &[u8]) -> Result<Vec<u8>, NoMemory> {
+    memory::collect(bytes.iter().copied())
+}
+
+/// `path` as a path of one's own.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn owned(path: Cow<'_, [u8]>) -> Result<Vec<u8>, NoMemory> {
+    match path {
+        Cow::Owned(path) => Ok(path),
+        Cow::Borrowed(path) => copy(path),
+    }
+}
+
 /// A string that ends with a NUL among its first `max` bytes; without the NUL.
 ///
 /// # Errors
-/// `EFAULT`: it cannot be read up to its NUL. `too_long`: there is none.
+/// `EFAULT`: it cannot be read up to its NUL. `too_long`: there is none. `ENOMEM`.
 fn string(memory: &dyn UserMemory, addr: usize, max: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     while text.len() < max {
@@ -49,7 +81,7 @@ fn string(memory: &dyn UserMemory, addr: usize, max: usize, too_long: Errno) -> 
         let from = addr.checked_add(text.len()).ok_or(Errno::EFAULT)?;
         let had = memory.read(from, &mut chunk[..wanted]);
         let end = chunk[..had].iter().position(|byte| *byte == 0);
-        text.extend_from_slice(&chunk[..end.unwrap_or(had)]);
+        text.try_extend(chunk[..end.unwrap_or(had)].iter().copied())?;
         match end {
             Some(_) => return Ok(text),
             None if had < wanted => return Err(Errno::EFAULT),
@@ -62,7 +94,7 @@ fn string(memory: &dyn UserMemory, addr: usize, max: usize, too_long: Errno) -> 
 /// A name or a value: at most `max` bytes with its NUL.
 ///
 /// # Errors
-/// `EFAULT`; `EINVAL`: it is longer.
+/// `EFAULT`; `EINVAL`: it is longer; `ENOMEM`.
 pub fn name(memory: &dyn UserMemory, addr: usize, max: usize) -> Result<Vec<u8>, Errno> {
     string(memory, addr, max, Errno::EINVAL)
 }
@@ -78,12 +110,12 @@ pub fn optional_name(memory: &dyn UserMemory, addr: usize) -> Result<Option<Vec<
 /// The options of mount(2): a page, or as much of it as can be read, up to its first NUL.
 ///
 /// # Errors
-/// `EFAULT`: not even the first byte can be read.
+/// `ENOMEM`; `EFAULT`: not even the first byte can be read.
 pub fn mount_data(memory: &dyn UserMemory, addr: usize) -> Result<Vec<u8>, Errno> {
     if addr == 0 {
         return Ok(Vec::new());
     }
-    let mut page = alloc::vec![0; PAGE_SIZE];
+    let mut page = zeroed(PAGE_SIZE)?;
     let had = memory.read(addr, &mut page);
     if had == 0 {
         return Err(Errno::EFAULT);
@@ -99,10 +131,10 @@ pub fn mount_data(memory: &dyn UserMemory, addr: usize) -> Result<Vec<u8>, Errno
 /// left out is zero.
 ///
 /// # Errors
-/// `EFAULT`. `E2BIG`: it says something that is not known here.
+/// `EFAULT`. `E2BIG`: it says something that is not known here. `ENOMEM`.
 pub fn structure(memory: &dyn UserMemory, addr: usize, size: usize, ours: &mut [u8]) -> Result<(), Errno> {
     let known = size.min(ours.len());
-    let mut rest = alloc::vec![0; size - known];
+    let mut rest = zeroed(size - known)?;
     read_all(memory, addr.wrapping_add(known), &mut rest)?;
     if rest.iter().any(|byte| *byte != 0) {
         return Err(Errno::E2BIG);
@@ -130,7 +162,7 @@ impl<'a> Text<'a> {
     /// The path.
     ///
     /// # Errors
-    /// `EFAULT`; `ENAMETOOLONG`.
+    /// `EFAULT`; `ENAMETOOLONG`; `ENOMEM`.
     pub fn read(self) -> Result<Cow<'a, [u8]>, Errno> {
         match self {
             Text::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),

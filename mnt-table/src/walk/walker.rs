@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use super::{Last, Resolve, WalkError};
 use crate::dentry::Dentry;
+use crate::list::NoMemory;
+use crate::memory::Grow;
 use crate::mount::{Mount, MountFlags};
 use crate::namespace::MntNamespace;
 use crate::reclaim::Guard;
@@ -25,6 +27,12 @@ pub(super) enum Stop<D> {
     Failed(WalkError),
     /// At a magic link, with what is to be walked from where it leads.
     Magic(Arc<D>, Vec<u8>),
+}
+
+impl<D> From<NoMemory> for Stop<D> {
+    fn from(error: NoMemory) -> Self {
+        Stop::Failed(error.into())
+    }
 }
 
 impl<D> From<WalkError> for Stop<D> {
@@ -127,8 +135,8 @@ impl<'w, D: Dentry> Walker<'w, D> {
             }
             if self.dentry.is_magic_link() {
                 self.may_follow(Resolve::NO_SYMLINKS | Resolve::NO_MAGICLINKS)?;
-                outer.push(if slash && is_last { b"/" } else { text });
-                return Err(Stop::Magic(Arc::clone(self.dentry), join(&outer)));
+                outer.try_push(if slash && is_last { b"/" } else { text })?;
+                return Err(Stop::Magic(Arc::clone(self.dentry), join(&outer)?));
             }
             if let Some(target) = self.dentry.symlink() {
                 self.may_follow(Resolve::NO_SYMLINKS)?;
@@ -142,10 +150,10 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 }
                 if slash && is_last {
                     // The link's target must be a directory, as the link had to be.
-                    outer.push(b"/");
+                    outer.try_push(b"/")?;
                 }
                 if !text.is_empty() {
-                    outer.push(text);
+                    outer.try_push(text)?;
                 }
                 text = target;
             }
@@ -288,8 +296,9 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// What is left to walk of `paths`, the innermost last: a relative path, or nothing.
-fn join(paths: &[&[u8]]) -> Vec<u8> {
+fn join(paths: &[&[u8]]) -> Result<Vec<u8>, NoMemory> {
     let mut left: Vec<u8> = Vec::new();
+    left.make_room(paths.iter().map(|path| path.len() + 1).sum())?;
     for path in paths.iter().rev().filter(|path| !path.is_empty()) {
         left.extend_from_slice(path);
         left.push(b'/');
@@ -298,12 +307,13 @@ fn join(paths: &[&[u8]]) -> Vec<u8> {
     if !ends_in_slash {
         left.pop();
     }
-    match trim(&left) {
-        b"" if left.is_empty() => left,
+    if !left.is_empty() && trim(&left).is_empty() {
         // The link must lead to a directory.
-        b"" => b".".to_vec(),
-        rest => rest.to_vec(),
+        left.clear();
+        left.push(b'.');
     }
+    left.drain(..left.len() - trim(&left).len());
+    Ok(left)
 }
 
 /// `path` without slashes in front.

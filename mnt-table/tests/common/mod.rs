@@ -98,7 +98,7 @@ pub(crate) fn held() -> SuperBlockRef<TmpDentry> {
 }
 
 pub(crate) fn spec(root: &Arc<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec::new(Arc::clone(root), MountFlags::empty(), (*b"none").into())
+    MountSpec::new(Arc::clone(root), MountFlags::empty(), mnt_table::Source::new(b"none").unwrap())
 }
 
 /// A namespace and its root mount.

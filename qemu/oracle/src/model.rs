@@ -86,7 +86,11 @@ fn namespace(kind: Kind, spec: MountSpec<TmpDentry>) -> Result<(Namespace, Arc<M
 }
 
 fn spec(root: &SuperBlockRef<TmpDentry>) -> MountSpec<TmpDentry> {
-    MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
+    MountSpec::new(
+        Arc::clone(root.root()),
+        MountFlags::RELATIME,
+        mnt_table::Source::new(b"none").expect("memory"),
+    )
 }
 
 impl Model {
@@ -101,7 +105,11 @@ impl Model {
         let files = fresh("nsfs")?;
         let (files_ns, files_mount) = namespace(
             Kind::Internal,
-            MountSpec::new(Arc::clone(files.root()), MountFlags::empty(), Arc::from(&b"nsfs"[..])),
+            MountSpec::new(
+                Arc::clone(files.root()),
+                MountFlags::empty(),
+                mnt_table::Source::new(b"nsfs").expect("memory"),
+            ),
         )?;
         let nsfs = Arc::new(Nsfs::new(files_mount));
         types.instances().processes.set_nsfs(&nsfs);
@@ -131,7 +139,7 @@ impl Model {
         };
         let task = Arc::new(Task::new(&ns, &at(&root)?)?);
         let namespaces = Namespaces::new();
-        namespaces.add(&ns);
+        namespaces.add(&ns).map_err(|_| no_memory())?;
         let world = World { types, namespaces, nsfs, nameless: Mutex::default() };
         let mut model =
             Model { world, processes: Vec::new(), beside_linux: false, _internal: vec![files_ns, proc_ns] };

@@ -104,7 +104,11 @@ impl Pivot {
         let mut locks = WriteSet::one(&ns);
         let mut mounts = Vec::new();
         for root in &roots {
-            let spec = MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]));
+            let spec = MountSpec::new(
+                Arc::clone(root.root()),
+                MountFlags::RELATIME,
+                mnt_table::Source::new(b"none").expect("memory"),
+            );
             mounts.push(locks.new_mount(&ns, spec).map_err(Error::from)?);
         }
         locks.attach_root(&ns, &mounts[0]);

@@ -16,7 +16,8 @@ use alloc::vec::Vec;
 use mnt_table::dentry::SuperBlockRef;
 use mnt_table::walk::{Last, walk_with};
 use mnt_table::{
-    Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, WriteSet, pin,
+    Dentry, Kind, LockPlan, MntNamespace, Mount, MountFlags, MountSpec, NamespaceSpec, PathRef, Source,
+    WriteSet, pin,
 };
 use propagate::graph::{enslave, found_group, is_shared, join_after};
 use propagate::{Error, with_locks};
@@ -398,7 +399,7 @@ fn new_mount(
     flags: MountFlags,
     source: &[u8],
 ) -> Result<Arc<Mount<TmpDentry>>, BuildError> {
-    let spec = MountSpec::new(Arc::clone(root), flags, Arc::from(source));
+    let spec = MountSpec::new(Arc::clone(root), flags, Source::new(source).map_err(Error::from)?);
     Ok(locks.new_mount(ns, spec).map_err(Error::from)?)
 }
 

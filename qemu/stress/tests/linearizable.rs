@@ -6,6 +6,8 @@
 //!
 //! The seed is printed; `LINEARIZABLE_SEED` and `LINEARIZABLE_ROUNDS` choose it and the number of rounds.
 
+#[allow(dead_code, reason = "other tests use the rest")]
+mod kernel;
 mod linearizable {
     pub(crate) mod history;
     pub(crate) mod search;

@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use mnt_table::PathRef;
 use mnt_table::dentry::{Dentry, LookupError, MountedHere};
+use mnt_table::list::NoMemory;
+use mnt_table::memory;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{Guard, pin};
 use mnt_table::sync::Mutex;
@@ -114,8 +116,8 @@ pub(crate) struct DirEntry {
 const _: () = assert!(size_of::<DirEntry>() == 64 || size_of::<usize>() != 8);
 
 impl DirEntry {
-    pub(crate) fn new(hash: u64, name: Name, child: &Arc<TmpDentry>) -> Box<Self> {
-        Box::new(DirEntry { links: Links::new(), hash, name, child: Arc::clone(child) })
+    pub(crate) fn new(hash: u64, name: Name, child: &Arc<TmpDentry>) -> Result<Box<Self>, NoMemory> {
+        memory::boxed(DirEntry { links: Links::new(), hash, name, child: Arc::clone(child) })
     }
 
     #[inline]
@@ -144,6 +146,8 @@ impl Entry for DirEntry {
 
 impl TmpDentry {
     /// A dentry that no directory has an entry for.
+    ///
+    /// Context: what fails retires the place, for which the caller has the memory ([`mnt_table::reclaim::claim`]).
     pub(crate) fn new(
         super_block: &Arc<TmpSuperBlock>,
         place: Option<Place>,
@@ -155,19 +159,20 @@ impl TmpDentry {
                 (Some(table), Body::Directory(Mutex::new(writer)))
             }
             What::File => (None, Body::File(Mutex::new(Vec::new()))),
-            What::Symlink(target) => (None, Body::Symlink(target.into())),
+            What::Symlink(target) => (None, Body::Symlink(copy(target)?)),
             What::Handle(handle) => (None, Body::Handle(handle)),
         };
+        let place = place.map(memory::boxed).transpose()?;
         Shard::add(&stats::of(super_block.dev()).dentries, 1);
-        Ok(Arc::new(TmpDentry {
+        Ok(memory::arc(TmpDentry {
             entries,
             super_block: Arc::clone(super_block),
             mounted_here: MountedHere::new(),
-            place: PlaceCell::new(place.map(Box::new)),
+            place: PlaceCell::new(place),
             removed: AtomicBool::new(false),
             ino: super_block.next_ino(),
             body,
-        }))
+        })?)
     }
 
     /// What it is. Fixed for life.
@@ -221,6 +226,14 @@ impl TmpDentry {
         let (entries, _) = self.directory()?;
         Ok(entries.find(hash, |entry| entry.is(hash, name), &guard).map(|entry| Arc::clone(&entry.child)))
     }
+}
+
+/// `bytes` in memory of their own.
+pub(crate) fn copy(bytes: &[u8]) -> Result<Box<[u8]>, NoMemory> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| NoMemory)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy.into_boxed_slice())
 }
 
 impl Drop for TmpDentry {

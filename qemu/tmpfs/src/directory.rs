@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use mnt_table::dentry::Dentry;
+use mnt_table::memory::{Claims, Grow};
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{self, pin};
 use mnt_table::removal::Removal;
@@ -15,7 +16,7 @@ use mnt_table::table::Writer;
 use smallvec::SmallVec;
 
 use crate::FsError;
-use crate::dentry::{DirEntry, Handle, TmpDentry, What};
+use crate::dentry::{self, DirEntry, Handle, TmpDentry, What};
 use crate::name::{self, TARGET_MAX};
 use crate::place::Place;
 
@@ -91,7 +92,7 @@ impl TmpDentry {
     /// Context: not pinned; no lock held; may block.
     ///
     /// # Errors
-    /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `ENOTDIR`; `EBUSY`; `ENOTEMPTY`.
+    /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `ENOTDIR`; `EBUSY`; `ENOTEMPTY`; `ENOMEM`.
     pub fn rmdir(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
         self.remove(name, Want::Directory, own)
     }
@@ -101,7 +102,7 @@ impl TmpDentry {
     /// Context: not pinned; no lock held; may block.
     ///
     /// # Errors
-    /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `EISDIR`; `EBUSY`.
+    /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `EISDIR`; `EBUSY`; `ENOMEM`.
     pub fn unlink(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
         self.remove(name, Want::Other, own)
     }
@@ -109,13 +110,17 @@ impl TmpDentry {
     /// The names in this directory and what they are, in no order.
     ///
     /// # Errors
-    /// `ENOTDIR`.
+    /// `ENOTDIR`; `ENOMEM`.
     pub fn entries(&self) -> Result<Entries, FsError> {
         let (_, writer) = self.directory()?;
         let writer = writer.lock();
         // SAFETY: linked entries are alive, and the lock keeps them linked.
         let entries = writer.entries().map(|entry| unsafe { entry.as_ref() });
-        Ok(entries.map(|entry| (entry.name().into(), Arc::clone(entry.child()))).collect())
+        let mut found = Entries::new();
+        for entry in entries {
+            found.try_push((dentry::copy(entry.name())?, Arc::clone(entry.child())))?;
+        }
+        Ok(found)
     }
 
     fn add(self: &Arc<Self>, name: &[u8], what: What<'_>) -> Result<Arc<TmpDentry>, FsError> {
@@ -126,9 +131,12 @@ impl TmpDentry {
             return Err(FsError::Exists);
         }
         reclaim::reserve()?;
+        // The place of what is not added after all.
+        let mut claims = Claims::none();
+        reclaim::claim(&mut claims, 1)?;
         let place = Place { name: name::copy(name)?, parent: Arc::clone(self) };
         let child = TmpDentry::new(self.super_block(), Some(place), what)?;
-        let entry = DirEntry::new(hash, name::copy(name)?, &child);
+        let entry = DirEntry::new(hash, name::copy(name)?, &child)?;
         let (added, waits) = {
             let guard = pin();
             let mut writer = writer.lock();
@@ -160,6 +168,9 @@ impl TmpDentry {
         name::check(name)?;
         self.super_block().may_write()?;
         let hash = name::hash(name);
+        // The entry.
+        let mut claims = Claims::none();
+        reclaim::claim(&mut claims, 1)?;
         loop {
             let child = self.get(hash, name)?.ok_or(FsError::NotFound)?;
             match (want, child.is_dir()) {

@@ -1,7 +1,8 @@
 //! Why an operation of the file system failed.
 
+use mnt_table::list::NoMemory;
 use mnt_table::reclaim::OverLimit;
-use mnt_table::removal::Busy;
+use mnt_table::removal::RemovalError;
 
 /// Why an operation failed; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +37,18 @@ pub enum FsError {
     NoMemory,
 }
 
-impl From<Busy> for FsError {
-    fn from(Busy: Busy) -> Self {
-        FsError::Busy
+impl From<RemovalError> for FsError {
+    fn from(error: RemovalError) -> Self {
+        match error {
+            RemovalError::Busy => FsError::Busy,
+            RemovalError::NoMemory => FsError::NoMemory,
+        }
+    }
+}
+
+impl From<NoMemory> for FsError {
+    fn from(NoMemory: NoMemory) -> Self {
+        FsError::NoMemory
     }
 }
 

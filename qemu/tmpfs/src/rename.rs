@@ -1,15 +1,16 @@
 //! Rename.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::NonNull;
 
 use mnt_table::WriteSet;
 use mnt_table::dentry::Dentry;
+use mnt_table::memory::{self, Claims};
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{self, pin};
 use mnt_table::removal::Removal;
 use mnt_table::table::Unlinked;
+use smallvec::{SmallVec, smallvec};
 
 use crate::FsError;
 use crate::dentry::{DirEntry, TmpDentry};
@@ -68,6 +69,9 @@ pub fn rename(
     let (from, to) = (End::new(from)?, End::new(to)?);
     super_block.may_write()?;
     reclaim::reserve()?;
+    // Two entries and a place.
+    let mut claims = Claims::none();
+    reclaim::claim(&mut claims, 3)?;
     let between = !Arc::ptr_eq(from.directory, to.directory);
     loop {
         let moved = from.get()?.ok_or(FsError::NotFound)?;
@@ -96,10 +100,10 @@ pub fn rename(
             return Err(FsError::Busy);
         }
         let removal = target.as_ref().map(|target| Removal::begin(target, own)).transpose()?;
-        let place = Box::new(Place { name: name::copy(to.name)?, parent: Arc::clone(to.directory) });
-        let fresh = DirEntry::new(to.hash, name::copy(to.name)?, &moved);
+        let place = memory::boxed(Place { name: name::copy(to.name)?, parent: Arc::clone(to.directory) })?;
+        let fresh = DirEntry::new(to.hash, name::copy(to.name)?, &moved)?;
         {
-            let mut involved = alloc::vec![&**from.directory, &**to.directory];
+            let mut involved: SmallVec<[&TmpDentry; 3]> = smallvec![&**from.directory, &**to.directory];
             involved.extend(target.as_deref());
             let _nobody_moves = between.then(|| super_block.rename.lock());
             let mut locks = DirLocks::take(&involved);

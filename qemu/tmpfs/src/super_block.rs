@@ -5,16 +5,16 @@ use alloc::sync::{Arc, Weak};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use mnt_table::UserNs;
 use mnt_table::dentry::{ActiveMounts, Dentry, SuperBlock};
 use mnt_table::list::NoMemory;
 use mnt_table::memory::{self, Claims, Grow};
 use mnt_table::reclaim::{self, pin};
 use mnt_table::sync::Mutex;
+use mnt_table::{Source, UserNs};
 use smallvec::SmallVec;
 
 use crate::FsError;
-use crate::dentry::{DirEntry, TmpDentry, What};
+use crate::dentry::{self, DirEntry, TmpDentry, What};
 use crate::stats::{self, Shard};
 
 /// What a superblock is made of.
@@ -35,7 +35,7 @@ pub struct TmpSuperBlock {
     active: ActiveMounts,
     dev: u32,
     fs_type: Box<[u8]>,
-    source: Arc<[u8]>,
+    source: Source,
     /// Open files that have lost their names: with them it does not become read-only.
     nameless: AtomicU32,
     owner: Mutex<UserNs>,
@@ -56,19 +56,20 @@ impl TmpSuperBlock {
     /// `ENOMEM`.
     #[expect(clippy::new_ret_no_self, reason = "a superblock is had by its root")]
     pub fn new(options: Options<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        let (fs_type, source) = (dentry::copy(options.fs_type)?, Source::new(options.source)?);
         Shard::add(&stats::of(options.dev).super_blocks, 1);
-        let super_block = Arc::new(TmpSuperBlock {
+        let super_block = memory::arc(TmpSuperBlock {
             active: ActiveMounts::new(),
             dev: options.dev,
-            fs_type: options.fs_type.into(),
-            source: options.source.into(),
+            fs_type,
+            source,
             nameless: AtomicU32::new(0),
             owner: Mutex::new(UserNs::INITIAL),
             inos: AtomicU64::new(1),
             rename: Mutex::new(()),
             root: Mutex::new(Weak::new()),
             shut_down: AtomicBool::new(false),
-        });
+        })?;
         // Nobody writes yet, and nobody has a file.
         assert!(super_block.set_read_only(options.read_only));
         let root = TmpDentry::new(&super_block, None, What::Directory)?;
@@ -87,7 +88,7 @@ impl TmpSuperBlock {
     }
 
     /// The source.
-    pub fn source(&self) -> &Arc<[u8]> {
+    pub fn source(&self) -> &Source {
         &self.source
     }
 

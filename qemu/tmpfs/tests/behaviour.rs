@@ -25,7 +25,9 @@ fn path(dentry: &TmpDentry) -> String {
 
 /// Mounts a fresh file system as the root of `ns` and another one on `dentry` of `root`.
 fn mount_on(ns: &Ns, root: &Arc<TmpDentry>, dentry: &Arc<TmpDentry>) {
-    let spec = |root: &Arc<TmpDentry>| MountSpec::new(Arc::clone(root), MountFlags::empty(), (*b"x").into());
+    let spec = |root: &Arc<TmpDentry>| {
+        MountSpec::new(Arc::clone(root), MountFlags::empty(), mnt_table::Source::new(b"x").unwrap())
+    };
     let mut set = WriteSet::one(ns);
     let guard = pin();
     let base = set.new_mount(ns, spec(root)).unwrap();
@@ -277,7 +279,7 @@ fn a_mountpoint_elsewhere_goes_and_says_where() {
         assert!(Arc::ptr_eq(&removed.elsewhere[0], &elsewhere));
         // Nobody can begin to mount on it.
         let mut set = WriteSet::one(&other);
-        let spec = MountSpec::new(fresh(3), MountFlags::empty(), (*b"x").into());
+        let spec = MountSpec::new(fresh(3), MountFlags::empty(), mnt_table::Source::new(b"x").unwrap());
         let base = set.new_mount(&other, MountSpec { root: Arc::clone(&root), ..spec }).unwrap();
         assert!(set.prepare(&base, &base, &dentry).is_err());
     }

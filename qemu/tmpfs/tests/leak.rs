@@ -101,7 +101,7 @@ fn the_last_mount_shuts_the_superblock_down() {
         let dir = root.mkdir(b"dir").unwrap();
         root.create(b"f").unwrap();
         rename((&root, b"f"), (&dir, b"g"), &ns).unwrap();
-        let spec = |root| MountSpec::new(root, MountFlags::empty(), (*b"x").into());
+        let spec = |root| MountSpec::new(root, MountFlags::empty(), mnt_table::Source::new(b"x").unwrap());
         let (base, top) = {
             let mut set = WriteSet::one(&ns);
             let base = set.new_mount(&ns, spec(Arc::clone(&root))).unwrap();

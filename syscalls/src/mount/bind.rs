@@ -71,7 +71,7 @@ pub(crate) fn copy<D: Dentry>(
             return Err(Error::Invalid.into());
         }
         // The file of a namespace is good on a detached mount too; such a mount has no peers, and nothing is on it.
-        let spec = MountSpec::new(Arc::clone(dentry), mount.flags(), Arc::clone(mount.source()));
+        let spec = MountSpec::new(Arc::clone(dentry), mount.flags(), mount.source().clone());
         return Ok((NewTree::single(locks.new_mount(to, spec)?), Vec::new()));
     }
     if locks.is_unbindable(mount) || !is_usable(locks, caller, mount)? && !dentry.is_handle() {

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mnt_table::{Dentry, LockPlan, MountSpec};
+use mnt_table::{Dentry, LockPlan, MountSpec, Source};
 use propagate::attach::{Place, What, attach};
 use propagate::copy_tree::NewTree;
 use propagate::{Error, with_locks};
@@ -28,7 +28,7 @@ pub(super) fn create<D: Dentry>(
     let root = Arc::clone(context.instance().ok_or(Errno::EINVAL)?.root());
     let flags = mount_flags(call.flags);
     let flags = revealing::check(kernel, &call.ns, context.fs_type(), flags)?;
-    let source: Arc<[u8]> = Arc::from(context.source().unwrap_or(b"none"));
+    let source = Source::new(context.source().unwrap_or(b"none"))?;
     let internal = context.fs_type().flags().contains(TypeFlags::INTERNAL);
     let ns = &call.ns;
     let done = with_locks(LockPlan::new(ns), |locks| {
@@ -46,7 +46,7 @@ pub(super) fn create<D: Dentry>(
         if root.is_removed() {
             return Err(Error::NotFound.into()); // 14
         }
-        let mount = locks.new_mount(ns, MountSpec::new(Arc::clone(&root), flags, Arc::clone(&source)))?;
+        let mount = locks.new_mount(ns, MountSpec::new(Arc::clone(&root), flags, source.clone()))?;
         let what = What::New(NewTree::single(mount), Vec::new());
         Ok(Done { propagated: attach(locks, what, Place::top(&parent, &on), &rules(ns))? })
     });
@@ -68,7 +68,7 @@ fn instance<D: Dentry>(
     let credentials = call.task.credentials();
     let mut context = Context::for_mount(found, &credentials, SuperFlags::from_bits_truncate(call.flags))?;
     if let Some(subtype) = subtype {
-        context.set_subtype(subtype);
+        context.set_subtype(subtype)?;
     }
     if let Some(source) = source {
         context.set_parameter(b"source", &Value::String(source))?;

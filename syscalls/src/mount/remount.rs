@@ -59,12 +59,11 @@ pub(super) fn super_block<D: Dentry>(
     context.set_options(data)?; // 4
     call.task.may_reconfigure(mount.super_block())?; // 5
     context.reconfigure(kernel.super_flags(mount.root()))?; // 6 to 8
-    let done = with_locks(LockPlan::new(&call.ns), |locks| {
-        // Unless somebody umounted it meanwhile.
-        if locks.is_in(&mount, &call.ns) {
-            locks.set_flags(&mount, keeping_locks(mount.flags(), new));
-        }
-        Ok(Done::default())
-    });
-    done.map_err(Errno::from)
+    // Needs no memory: the superblock has changed.
+    let mut locks = WriteSet::one(&call.ns);
+    // Unless somebody umounted it meanwhile.
+    if locks.is_in(&mount, &call.ns) {
+        locks.set_flags(&mount, keeping_locks(mount.flags(), new));
+    }
+    Ok(Done::default())
 }

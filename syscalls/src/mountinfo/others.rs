@@ -8,26 +8,59 @@ use super::{MountInfo, NAME_ESCAPED, OPTION_WORDS, OptionFlags, PATH_ESCAPED, es
 const SUPER_WORDS: [&[u8]; 4] = [b"sync", b"dirsync", b"mand", b"lazytime"];
 
 /// A superblock's options, as mountinfo prints them, in their parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuperOptions<'a> {
     /// `ro`
     pub read_only: bool,
-    /// The words of its flags.
-    pub words: Vec<&'a [u8]>,
-    /// What the file system says of itself.
-    pub rest: Vec<&'a [u8]>,
+    words: &'a [u8],
+    rest: &'a [u8],
 }
 
 impl<'a> SuperOptions<'a> {
     /// Takes `options` apart.
     pub fn new(options: &'a [u8]) -> Self {
-        let mut all = options.split(|byte| *byte == b',');
-        let read_only = all.next() == Some(b"ro");
-        let mut rest: Vec<&[u8]> = all.collect();
-        let flags = rest.iter().take_while(|word| SUPER_WORDS.contains(word)).count();
-        let words = rest.drain(..flags).collect();
-        SuperOptions { read_only, words, rest }
+        let (first, mut rest) = cut(options);
+        let all = rest;
+        let mut words = 0;
+        loop {
+            let (word, tail) = cut(rest);
+            if !SUPER_WORDS.contains(&word) {
+                break;
+            }
+            words = all.len() - tail.len();
+            rest = tail;
+        }
+        let words = &all[..words];
+        SuperOptions { read_only: first == b"ro", words: words.strip_suffix(b",").unwrap_or(words), rest }
     }
+
+    /// The words of its flags.
+    pub fn words(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        split(self.words)
+    }
+
+    /// What the file system says of itself.
+    pub fn rest(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        split(self.rest)
+    }
+
+    /// The same as one text.
+    pub fn rest_text(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+/// The first option, and those behind the comma.
+fn cut(options: &[u8]) -> (&[u8], &[u8]) {
+    match options.iter().position(|byte| *byte == b',') {
+        Some(comma) => (&options[..comma], &options[comma + 1..]),
+        None => (options, b""),
+    }
+}
+
+/// The options between commas; none in an empty text.
+fn split(options: &[u8]) -> impl Iterator<Item = &[u8]> {
+    options.split(|byte| *byte == b',').filter(|_| !options.is_empty())
 }
 
 impl MountInfo {
@@ -44,7 +77,7 @@ impl MountInfo {
         out.extend_from_slice(if read_only { b" ro" } else { b" rw" });
         let own = OPTION_WORDS.iter().filter(|(flag, _)| self.options.flags.contains(*flag));
         let own = own.map(|(_, word)| *word);
-        for word in options.words.into_iter().chain(own).chain(options.rest) {
+        for word in options.words().chain(own).chain(options.rest()) {
             out.push(b',');
             out.extend_from_slice(word);
         }

@@ -85,7 +85,7 @@ fn paths_fault_where_their_turn_is() {
     ];
     for (at, (nr, args, admin, other)) in table.into_iter().enumerate() {
         for (credentials, errno) in [(&Credentials::ROOT, admin), (&unprivileged, other)] {
-            crate::Kernel::task(&kernel).set_credentials(credentials.clone());
+            crate::Kernel::task(&kernel).set_credentials(credentials.clone()).unwrap();
             assert_eq!(kernel.call(nr, &args), Err(errno), "row {at}, {credentials:?}");
         }
     }

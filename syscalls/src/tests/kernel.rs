@@ -57,7 +57,11 @@ impl TestKernel {
         let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).unwrap();
         let (hidden, base) = (tmpfs.fresh(false).unwrap(), tmpfs.fresh(false).unwrap());
         let spec = |root: &SuperBlockRef<TmpDentry>| {
-            MountSpec::new(Arc::clone(root.root()), MountFlags::RELATIME, Arc::from(&b"none"[..]))
+            MountSpec::new(
+                Arc::clone(root.root()),
+                MountFlags::RELATIME,
+                mnt_table::Source::new(b"none").expect("memory"),
+            )
         };
         let mut locks = WriteSet::one(&ns);
         let top = locks.new_mount(&ns, spec(&hidden)).unwrap();
@@ -69,7 +73,7 @@ impl TestKernel {
         let kept = root.keep(&pin()).map_err(|_| "busy").unwrap();
         let task = Task::new(&ns, &PathRef { mount: kept, dentry: Arc::clone(root.root()) }).unwrap();
         let namespaces = Namespaces::new();
-        namespaces.add(&ns);
+        namespaces.add(&ns).unwrap();
         let memory = Mutex::new(Memory { bytes: alloc::vec![0; SIZE], used: 0 });
         TestKernel { task, memory, files: Mutex::new(Vec::new()), namespaces, tmpfs }
     }

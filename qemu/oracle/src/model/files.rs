@@ -623,7 +623,7 @@ impl Call<'_> {
             return Err(Errno::EPERM.into());
         }
         credentials.effective = wanted;
-        self.process.task.set_credentials(credentials);
+        self.process.task.set_credentials(credentials)?;
         Ok(0)
     }
 

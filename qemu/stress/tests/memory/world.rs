@@ -16,7 +16,7 @@ use mnt_table::{
 use propagate::attach::{Place, Rules, What, attach};
 use propagate::beneath::{may_go_beneath, place_beneath};
 use propagate::copy_tree::{
-    Extent, NewTree, Step, clone_namespace, copy_tree, make_siblings, members, places,
+    Extent, NewTree, Step, clone_namespace, commit_steps, copy_tree, make_siblings, members, places,
 };
 use propagate::graph::{PropagationType, change_types, need_groups, set_group};
 use propagate::pivot_root::pivot_root;
@@ -337,7 +337,7 @@ pub(crate) fn open_tree(ns: &Ns, from: &Position) -> Result<Made, Error> {
     let copied = with_locks(plan, |locks| {
         let (mut tree, steps) = copy(locks, from, Extent::Bindable, &to)?;
         let guard = pin();
-        steps.into_iter().for_each(|step| step.commit(locks));
+        commit_steps(locks, steps);
         locks.expect_edges(&to, tree.mounts.len());
         locks.attach_root(&to, &tree.mounts[0]);
         for (mount, joint) in tree.mounts[1..].iter().zip(std::mem::take(&mut tree.inner)) {
