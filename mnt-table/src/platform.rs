@@ -5,8 +5,13 @@
 //! [`platform!`](crate::platform!), in the manner of the `critical-section` crate: they are found when the kernel
 //! is linked, so a pin costs no indirect call.
 
-/// The most CPUs that per-CPU counters tell apart. A machine with more shares slots, which costs time only.
-pub const CPUS_MAX: usize = if cfg!(loom) { 3 } else { 64 };
+/// The most CPUs that per-CPU counters tell apart. A machine with more shares slots, which costs time only. Miri would
+/// spend most of its time on sums of slots that nobody used.
+pub const CPUS_MAX: usize = match (cfg!(loom), cfg!(miri)) {
+    (true, _) => 3,
+    (_, true) => 4,
+    _ => 64,
+};
 
 /// What a kernel provides; see [`platform!`](crate::platform!).
 ///
