@@ -192,6 +192,9 @@ impl Call<'_> {
             if at.dentry.is_dir() {
                 return Err(Failure(errno::EISDIR));
             }
+            if thing::<NamespaceFile>(&at.dentry).is_some() {
+                return Err(Errno::EPERM.into());
+            }
             if thing::<ProcFile>(&at.dentry).is_none() {
                 writing = Some(write(&at.mount)?);
             }
