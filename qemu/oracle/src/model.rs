@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `kernel` | what the crates ask of a kernel, for one call of one task |
 //! | `memory` | user memory, laid out as a helper on Linux lays it out |
-//! | `files`, `open`, `paths` | the calls about files, over the `tmpfs` crate; open files; names of places |
+//! | `files`, `entries` | the calls about files, over the `tmpfs` crate |
+//! | `open`, `paths` | open files; names of places |
 //! | `types` | file system types |
 //! | `nameless` | files in use that have no name any more |
 //! | `older` | what Linux 6.18 does otherwise |
@@ -45,6 +46,7 @@ use older::{Locked, forget_unbindable};
 use open::Open;
 use types::Types;
 
+mod entries;
 mod files;
 mod kernel;
 mod memory;

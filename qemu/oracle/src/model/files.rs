@@ -5,17 +5,16 @@ use std::sync::{Arc, Weak};
 use linux_raw_sys::{errno, general as abi};
 use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
 use mnt_table::writers::WriteRef;
-use mnt_table::{Dentry, MountFlags, MountRef, PathRef, pin};
+use mnt_table::{Dentry, MountFlags, MountRef, PathRef};
 use syscalls::access::may_open_device;
 use syscalls::context::Log;
 use syscalls::credentials::Capabilities;
-use syscalls::entry::detach_elsewhere;
 use syscalls::file::Object;
 use syscalls::mounts_file::MountsFile;
 use syscalls::nsfs::nsfs_ioctl;
 use syscalls::user_memory::{read_all, structure, write_all};
 use syscalls::{Errno, File, FileSystems, Kernel, Task};
-use tmpfs::{FsError, Kind, Removed, TmpDentry, rename};
+use tmpfs::{FsError, Kind, TmpDentry};
 
 use super::kernel::{Call, statfs_flags};
 use super::nsfs::NamespaceFile;
@@ -58,18 +57,11 @@ impl From<FsError> for Failure {
     }
 }
 
-type Answer = Result<usize, Failure>;
+pub(super) type Answer = Result<usize, Failure>;
 
 /// Somebody who writes through `mount` from here on.
-fn write(mount: &MountRef<TmpDentry>) -> Result<WriteRef<MountRef<TmpDentry>>, Failure> {
+pub(super) fn write(mount: &MountRef<TmpDentry>) -> Result<WriteRef<MountRef<TmpDentry>>, Failure> {
     Ok(WriteRef::new(mount.clone()).map_err(Errno::from)?)
-}
-
-/// A directory and a name in it that may not be there.
-struct Entry {
-    at: PathRef<TmpDentry>,
-    name: Vec<u8>,
-    slash: bool,
 }
 
 /// The type and mode bits that statx(2) tells.
@@ -77,9 +69,6 @@ const DIRECTORY: u16 = 0o040_755;
 const FILE: u16 = 0o100_644;
 const SYMLINK: u16 = 0o120_777;
 const DEVICE: u16 = 0o020_644;
-
-/// What a device node of programs contains: nothing else writes that.
-const DEVICE_MARK: &[u8] = b"\0device";
 
 impl Call<'_> {
     /// The call `nr`, if it is one of these.
@@ -119,13 +108,13 @@ impl Call<'_> {
         })
     }
 
-    fn text(&self, addr: usize) -> Result<Vec<u8>, Failure> {
+    pub(super) fn text(&self, addr: usize) -> Result<Vec<u8>, Failure> {
         let text = syscalls::user_memory::Text::User(self, addr).read()?;
         Ok(text.into_owned())
     }
 
     /// The directory that a relative path starts in, if it is not the working directory.
-    fn start(&self, dfd: i32, path: &[u8]) -> Result<Option<PathRef<TmpDentry>>, Failure> {
+    pub(super) fn start(&self, dfd: i32, path: &[u8]) -> Result<Option<PathRef<TmpDentry>>, Failure> {
         if dfd == abi::AT_FDCWD || path.starts_with(b"/") {
             return Ok(None);
         }
@@ -134,7 +123,7 @@ impl Call<'_> {
         Ok(Some(at.clone()))
     }
 
-    fn find(
+    pub(super) fn find(
         &self,
         dfd: i32,
         path: &[u8],
@@ -153,39 +142,6 @@ impl Call<'_> {
             let mount = found.mount.keep(found.guard())?;
             Ok(PathRef { mount, dentry: Arc::clone(found.dentry) })
         })?)
-    }
-
-    fn entry(&self, dfd: i32, addr: usize) -> Result<Entry, Failure> {
-        let path = self.text(addr)?;
-        if path.is_empty() {
-            return Err(Errno::ENOENT.into());
-        }
-        let start = self.start(dfd, &path)?;
-        let how = How { last: Last::Parent, resolve: Resolve::empty(), dir: start.as_ref() };
-        Ok(walk_how(&self.process.task.fs(), &path, &how, |found| {
-            let mount = found.mount.keep(found.guard())?;
-            let at = PathRef { mount, dentry: Arc::clone(found.dentry) };
-            Ok(Entry { at, name: found.name.to_vec(), slash: found.slash })
-        })?)
-    }
-
-    /// The directory of a path's last component, and the entry unless that is `.`, `..` or nothing.
-    fn parent(&self, dfd: i32, addr: usize) -> Result<(PathRef<TmpDentry>, Option<Entry>), Failure> {
-        match self.entry(dfd, addr) {
-            Ok(entry) => Ok((entry.at.clone(), Some(entry))),
-            Err(Failure(errno::EBUSY)) => {
-                let path = self.text(addr)?;
-                let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-                let above = path[..end].iter().rposition(|byte| *byte == b'/');
-                let above: &[u8] = match above {
-                    Some(slash) => &path[..=slash],
-                    None if path.starts_with(b"/") => b"/",
-                    None => b".",
-                };
-                Ok((self.find(dfd, above, Last::Follow, Resolve::empty())?, None))
-            }
-            Err(failure) => Err(failure),
-        }
     }
 
     fn openat2(&self, dfd: i32, addr: usize, how: usize, size: usize) -> Answer {
@@ -236,6 +192,9 @@ impl Call<'_> {
             if at.dentry.is_dir() {
                 return Err(Failure(errno::EISDIR));
             }
+            if thing::<NamespaceFile>(&at.dentry).is_some() {
+                return Err(Errno::EPERM.into());
+            }
             if thing::<ProcFile>(&at.dentry).is_none() {
                 writing = Some(write(&at.mount)?);
             }
@@ -257,11 +216,6 @@ impl Call<'_> {
         }
         let open = Open::new(File::at(at), access, writing);
         Ok(fd_result(self.install_open(open)?))
-    }
-
-    fn is_device(&self, dentry: &TmpDentry) -> bool {
-        let mut contents = [0; DEVICE_MARK.len()];
-        dentry.read_at(0, &mut contents).is_ok_and(|len| &contents[..len] == DEVICE_MARK)
     }
 
     fn read_file(&self, fd: i32, addr: usize, len: usize) -> Answer {
@@ -380,140 +334,6 @@ impl Call<'_> {
         out.truncate(size);
         write_all(self, addr, &out)?;
         Ok(out.len())
-    }
-
-    /// A new entry.
-    fn make(
-        &self,
-        dfd: i32,
-        addr: usize,
-        make: impl Fn(&Arc<TmpDentry>, &[u8]) -> Result<(), FsError>,
-        directory: bool,
-    ) -> Answer {
-        let entry = match self.entry(dfd, addr) {
-            // `.`, `..` and `/` are there.
-            Err(Failure(errno::EBUSY)) => return Err(Errno::EEXIST.into()),
-            entry => entry?,
-        };
-        let there = entry.at.dentry.lookup(&entry.name, &pin()).is_ok();
-        if there {
-            return Err(Errno::EEXIST.into());
-        }
-        if entry.slash && !directory {
-            return Err(Errno::ENOENT.into());
-        }
-        self.may_change(&entry)?;
-        if entry.at.dentry.is_removed() {
-            return Err(Errno::ENOENT.into());
-        }
-        let _writing = write(&entry.at.mount)?;
-        make(&entry.at.dentry, &entry.name)?;
-        Ok(0)
-    }
-
-    /// What the kernel shows in proc and sysfs is for nobody to change; there a name that is missing cannot even be looked
-    /// up to be made.
-    fn may_change(&self, entry: &Entry) -> Result<(), Failure> {
-        let own = matches!(entry.at.dentry.super_block().fs_type(), b"proc" | b"sysfs" | b"nsfs");
-        match own {
-            true if entry.at.dentry.lookup(&entry.name, &pin()).is_ok() => Err(Errno::EPERM.into()),
-            true => Err(Errno::ENOENT.into()),
-            false => Ok(()),
-        }
-    }
-
-    fn mknod(&self, dfd: i32, addr: usize, mode: u32) -> Answer {
-        const TYPE: u32 = 0o170_000;
-        const CHARACTERS: u32 = 0o020_000;
-        let make = |at: &Arc<TmpDentry>, name: &[u8]| {
-            let made = at.create(name)?;
-            if mode & TYPE == CHARACTERS {
-                made.write_at(0, DEVICE_MARK)?;
-            }
-            Ok(())
-        };
-        self.make(dfd, addr, make, false)
-    }
-
-    fn symlink(&self, target: usize, dfd: i32, addr: usize) -> Answer {
-        let target = self.text(target)?;
-        self.make(dfd, addr, |at, name| at.make_symlink(name, &target).map(drop), false)
-    }
-
-    fn unlink(&self, dfd: i32, addr: usize, flags: u32) -> Answer {
-        let directory = flags & abi::AT_REMOVEDIR != 0;
-        let entry = match self.entry(dfd, addr) {
-            Err(Failure(errno::EBUSY)) => {
-                let path = self.text(addr)?;
-                let name =
-                    path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
-                return Err(Failure(match name {
-                    _ if !directory => errno::EISDIR,
-                    b"." => errno::EINVAL,
-                    b".." => errno::ENOTEMPTY,
-                    _ => errno::EBUSY,
-                }));
-            }
-            entry => entry?,
-        };
-        let _writing = write(&entry.at.mount)?;
-        self.may_change(&entry)?;
-        let own = self.process.task.namespace();
-        let removed = if directory {
-            entry.at.dentry.rmdir(&entry.name, &own)?
-        } else {
-            entry.at.dentry.unlink(&entry.name, &own)?
-        };
-        self.removed(&removed)?;
-        Ok(0)
-    }
-
-    /// What an entry that is gone means for mounts elsewhere.
-    fn removed(&self, removed: &Removed) -> Result<(), Failure> {
-        detach_elsewhere(&removed.dentry, &removed.elsewhere)?;
-        Ok(())
-    }
-
-    fn rename(&self, dfd: i32, from: usize, to: (i32, usize), flags: u32) -> Answer {
-        let ((from_at, from), (to_at, to)) = (self.parent(dfd, from)?, self.parent(to.0, to.1)?);
-        if !Arc::ptr_eq(&from_at.mount.to_arc(), &to_at.mount.to_arc()) {
-            return Err(Errno::EXDEV.into());
-        }
-        let (from, to) = from.zip(to).ok_or(Errno::EBUSY)?;
-        let _writing = write(&from.at.mount)?;
-        self.may_change(&from)?;
-        let own = self.process.task.namespace();
-        let there = to.at.dentry.lookup(&to.name, &pin()).map(Arc::clone);
-        if flags & abi::RENAME_NOREPLACE != 0 && there.is_ok() {
-            return Err(Errno::EEXIST.into());
-        }
-        if flags & abi::RENAME_EXCHANGE != 0 {
-            // The file system cannot; but what is mounted on comes first.
-            let there = there.map_err(|_| Errno::ENOENT)?;
-            let here =
-                from.at.dentry.lookup(&from.name, &pin()).map(Arc::clone).map_err(|_| Errno::ENOENT)?;
-            let locks = mnt_table::WriteSet::one(&own);
-            let busy = [&here, &there].iter().any(|dentry| locks.mounts_on(&own, dentry).next().is_some());
-            return Err(if busy { Errno::EBUSY.into() } else { Errno::EINVAL.into() });
-        }
-        if let Some(removed) = rename((&from.at.dentry, &from.name), (&to.at.dentry, &to.name), &own)? {
-            self.removed(&removed)?;
-        }
-        Ok(0)
-    }
-
-    /// linkat(2): the file system has no hard links, but what is checked before that is checked here.
-    fn link(&self, dfd: i32, from: usize, to_dfd: i32, to: usize) -> Answer {
-        let path = self.text(from)?;
-        let from = self.find(dfd, &path, Last::NoFollow, Resolve::empty())?;
-        let to = self.entry(to_dfd, to)?;
-        if to.at.dentry.lookup(&to.name, &pin()).is_ok() {
-            return Err(Errno::EEXIST.into());
-        }
-        if !Arc::ptr_eq(&from.mount.to_arc(), &to.at.mount.to_arc()) {
-            return Err(Errno::EXDEV.into());
-        }
-        Err(Errno::EPERM.into())
     }
 
     fn getcwd(&self, addr: usize, size: usize) -> Answer {
