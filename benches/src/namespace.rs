@@ -34,7 +34,7 @@ pub struct Namespace {
 
 /// An empty tmpfs.
 pub fn fresh_tmpfs(dev: u32) -> Arc<TmpDentry> {
-    let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
+    let options = Options::new(dev, b"tmpfs");
     TmpSuperBlock::new(options).expect("memory")
 }
 

@@ -5,7 +5,7 @@
 //! is a direct call.
 //!
 //! # Rules for a file system
-//! - The lock-free hooks (`lookup`, `parent`, `symlink`, `is_dir`) touch only memory that is retired through
+//! - The lock-free hooks (`lookup`, `may_search`, `parent`, `symlink`, `is_dir`) touch only memory that is retired through
 //!   [`crate::reclaim`], and no device; they may be called up to one grace period after [`SuperBlock::shutdown`].
 //! - What a hook meets of a shutdown it meets by an Acquire of a Release, so that a walk which then looks at its mount's
 //!   state sees that the mount is gone.
@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use crate::list::NoMemory;
 use crate::memory;
+use crate::mount::Mount;
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::place::PathRef;
 use crate::reclaim::Guard;
@@ -32,6 +33,8 @@ pub enum LookupError {
     NotFound,
     /// `ENOTDIR`: not a directory.
     NotDirectory,
+    /// The directory cannot say without blocking: the walk asks it to ([`Dentry::instantiate`]) and looks again.
+    Ask,
 }
 
 /// A name in a file system.
@@ -53,8 +56,29 @@ pub trait Dentry: Send + Sync + Sized + 'static {
     /// Context: pinned; never blocks.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR`.
+    /// `ENOENT`, `ENOTDIR`, or [`LookupError::Ask`].
     fn lookup<'g>(&'g self, name: &[u8], guard: &'g Guard) -> Result<&'g Arc<Self>, LookupError>;
+
+    /// Finds out about the entry `name`, of which [`Dentry::lookup`] could not tell; the next lookup can, unless things
+    /// have changed again.
+    ///
+    /// Context: not pinned; no lock of this crate held; may block.
+    ///
+    /// # Errors
+    /// `ENOENT`: there is no such entry. What else the file system says.
+    fn instantiate(self: &Arc<Self>, name: &[u8]) -> Result<(), WalkError> {
+        let _ = name;
+        Err(WalkError::NotFound)
+    }
+
+    /// Whether the caller may look names up in this directory, reached through `mount` (`EACCES`).
+    ///
+    /// Context: pinned; never blocks.
+    #[inline]
+    fn may_search(&self, mount: &Mount<Self>) -> bool {
+        let _ = mount;
+        true
+    }
 
     /// The name of this dentry and the directory it is in; `None` for the root of its superblock.
     ///

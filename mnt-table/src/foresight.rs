@@ -2,8 +2,9 @@
 //!
 //! A change that reaches thousands of mounts goes over more memory than a cache holds, and whatever it meets it meets for
 //! the first time in a while: one wait per line, each longer than the work that is done with it. What comes next is known,
-//! so the waits can overlap: an object is asked for a few turns ahead. With 10,000 receivers a mount and its umount are
-//! about a quarter faster by it, with ten they cost the same.
+//! so the waits can overlap: an object is asked for a few turns ahead. Measured by the example `receivers` with and without:
+//! with 10,000 receivers a mount takes a seventh less time per receiver and its umount a tenth; with 100 that the caches
+//! hold, a twentieth more.
 //!
 //! These are hints. They read nothing that a model could see, and nothing depends on them.
 

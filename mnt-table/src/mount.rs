@@ -256,6 +256,8 @@ pub struct Mount<D: Dentry> {
     // Constant.
     unique_id: u64,
     number: u32,
+    /// Whether there is an id map: most mounts have none.
+    is_mapped: plain::AtomicBool,
     /// An umount with MNT_EXPIRE came by, and nobody since.
     expiring: plain::AtomicBool,
     // Written by writers and by references; inline until it is shared.
@@ -372,6 +374,7 @@ impl<D: Dentry> Mount<D> {
             }),
             unique_id,
             number: id.number(),
+            is_mapped: plain::AtomicBool::new(spec.idmap.is_some()),
             expiring: plain::AtomicBool::new(false),
             refs: Counter::new(),
             writers: if spec.flags.contains(MountFlags::READONLY) {
@@ -470,15 +473,27 @@ impl<D: Dentry> Mount<D> {
         &self.source
     }
 
+    /// Whether it maps ids.
+    #[inline]
+    pub fn is_idmapped(&self) -> bool {
+        // Relaxed: a mount gets a map before anybody else knows it, or under the namespace's lock while nobody writes.
+        self.is_mapped.load(Ordering::Relaxed)
+    }
+
     /// The user namespace whose ids it maps.
     pub fn idmap(&self) -> Option<UserNs> {
+        if !self.is_idmapped() {
+            return None;
+        }
         let idmap = self.cold.lock().idmap.clone();
         (idmap != UserNs::INITIAL).then_some(idmap)
     }
 
     /// Sets whose ids it maps. Context: holds the namespace's lock; nobody can have written through the mount yet.
     pub(crate) fn set_idmap(&self, idmap: Option<UserNs>) {
+        let is_mapped = idmap.is_some();
         let old = core::mem::replace(&mut self.cold.lock().idmap, idmap.unwrap_or(UserNs::INITIAL));
+        self.is_mapped.store(is_mapped, Ordering::Relaxed); // Relaxed: as in `is_idmapped`.
         // Behind the lock: it may be the last handle.
         drop(old);
     }

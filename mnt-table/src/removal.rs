@@ -72,6 +72,21 @@ impl<D: Dentry> Removal<D> {
         Ok(removal)
     }
 
+    /// As [`Removal::begin`], by nobody in particular: mounts on `dentry` in every namespace go with it.
+    ///
+    /// Context: not pinned; no lock of this crate held.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn begin_everywhere(dentry: &Arc<D>) -> Result<Self, NoMemory> {
+        let users = dentry.mounted_here().mark_dying()?;
+        let mut removal = Removal { dentry: Arc::clone(dentry), elsewhere: Vec::new(), done: false };
+        for ns in users.iter().filter_map(|user| user.namespace()) {
+            removal.elsewhere.try_push(ns)?;
+        }
+        Ok(removal)
+    }
+
     /// The entry was unlinked. Returns the namespaces in which something may be mounted on it, to be detached.
     pub fn done(mut self) -> Vec<Arc<MntNamespace<D>>> {
         self.done = true;

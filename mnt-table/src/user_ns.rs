@@ -34,6 +34,22 @@ pub struct IdMaps {
     pub gids: Arc<[IdRange]>,
 }
 
+/// What a user namespace is told once: its maps, and whether its members may call setgroups(2).
+struct Settings {
+    uids: Option<Arc<[IdRange]>>,
+    gids: Option<Arc<[IdRange]>>,
+    setgroups: bool,
+}
+
+/// Why a user namespace does not take what it is told: `EPERM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was told before.
+    Again,
+    /// setgroups(2) can be forbidden before the groups are mapped only, and allowed again never.
+    Setgroups,
+}
+
 /// A user namespace. Two handles are equal if they are of the same one.
 #[derive(Clone)]
 pub struct UserNs(Option<Arc<Inner>>);
@@ -46,7 +62,7 @@ struct Inner {
     id: u64,
     mount_namespaces: AtomicU32,
     mount_namespaces_max: AtomicU32,
-    maps: Mutex<Option<IdMaps>>,
+    settings: Mutex<Settings>,
 }
 
 /// A user namespace may not own one more mount namespace: `ENOSPC`.
@@ -94,7 +110,7 @@ impl UserNs {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             mount_namespaces: AtomicU32::new(0),
             mount_namespaces_max: AtomicU32::new(u32::MAX),
-            maps: Mutex::new(None),
+            settings: Mutex::new(Settings { uids: None, gids: None, setgroups: self.setgroups() }),
         })?)))
     }
 
@@ -128,15 +144,85 @@ impl UserNs {
         core::iter::successors(Some(self), |at| at.parent()).any(|at| at == above)
     }
 
-    /// The ids that it maps; `None` until they are set, and for the initial one, which maps every id to itself.
+    /// The ids that it maps; `None` until some are set, and for the initial one, which maps every id to itself.
     pub fn maps(&self) -> Option<IdMaps> {
-        self.0.as_deref().and_then(|inner| inner.maps.lock().clone())
+        let settings = self.0.as_deref()?.settings.lock();
+        if settings.uids.is_none() && settings.gids.is_none() {
+            return None;
+        }
+        let or_none = |ranges: &Option<Arc<[IdRange]>>| ranges.clone().unwrap_or_default();
+        Some(IdMaps { uids: or_none(&settings.uids), gids: or_none(&settings.gids) })
     }
 
-    /// Sets the ids that it maps.
+    /// Sets the ids that it maps, whatever it was told before.
     pub fn set_maps(&self, maps: IdMaps) {
         if let Some(inner) = self.0.as_deref() {
-            *inner.maps.lock() = Some(maps);
+            let mut settings = inner.settings.lock();
+            (settings.uids, settings.gids) = (Some(maps.uids), Some(maps.gids));
+        }
+    }
+
+    /// Whether the uids that it maps are set; always for the initial one.
+    pub fn has_uids(&self) -> bool {
+        self.0.as_deref().is_none_or(|inner| inner.settings.lock().uids.is_some())
+    }
+
+    /// Whether the gids that it maps are set; always for the initial one.
+    pub fn has_gids(&self) -> bool {
+        self.0.as_deref().is_none_or(|inner| inner.settings.lock().gids.is_some())
+    }
+
+    /// Sets the uids that it maps (`/proc/PID/uid_map`).
+    ///
+    /// # Errors
+    /// `EPERM`: they are set.
+    pub fn set_uids(&self, uids: Arc<[IdRange]>) -> Result<(), Refused> {
+        let mut settings = self.0.as_deref().ok_or(Refused::Again)?.settings.lock();
+        if settings.uids.is_some() {
+            return Err(Refused::Again);
+        }
+        settings.uids = Some(uids);
+        Ok(())
+    }
+
+    /// Sets the gids that it maps (`/proc/PID/gid_map`).
+    ///
+    /// # Errors
+    /// `EPERM`: they are set. With `without_setgroups`, also that setgroups(2) is allowed there.
+    pub fn set_gids(&self, gids: Arc<[IdRange]>, without_setgroups: bool) -> Result<(), Refused> {
+        let mut settings = self.0.as_deref().ok_or(Refused::Again)?.settings.lock();
+        if settings.gids.is_some() {
+            return Err(Refused::Again);
+        }
+        if without_setgroups && settings.setgroups {
+            return Err(Refused::Setgroups);
+        }
+        settings.gids = Some(gids);
+        Ok(())
+    }
+
+    /// Whether `/proc/PID/setgroups` says `allow`. It takes a gid map too for setgroups(2) to work.
+    pub fn setgroups(&self) -> bool {
+        self.0.as_deref().is_none_or(|inner| inner.settings.lock().setgroups)
+    }
+
+    /// Writes `/proc/PID/setgroups`.
+    ///
+    /// # Errors
+    /// `EPERM`: allowed again, or forbidden when the gids are mapped.
+    pub fn set_setgroups(&self, allow: bool) -> Result<(), Refused> {
+        let Some(inner) = self.0.as_deref() else {
+            return if allow { Ok(()) } else { Err(Refused::Setgroups) };
+        };
+        let mut settings = inner.settings.lock();
+        match (settings.setgroups, allow) {
+            (true, true) | (false, false) => Ok(()),
+            (false, true) => Err(Refused::Setgroups),
+            (true, false) if settings.gids.is_some() => Err(Refused::Setgroups),
+            (true, false) => {
+                settings.setgroups = false;
+                Ok(())
+            }
         }
     }
 
@@ -146,6 +232,12 @@ impl UserNs {
             // Relaxed: a number that stands for itself.
             inner.mount_namespaces_max.store(max, Ordering::Relaxed);
         }
+    }
+
+    /// `user.max_mnt_namespaces`; `u32::MAX` if there is no limit.
+    pub fn mount_namespaces_max(&self) -> u32 {
+        // Relaxed: as above.
+        self.0.as_deref().map_or(u32::MAX, |inner| inner.mount_namespaces_max.load(Ordering::Relaxed))
     }
 
     /// Counts one mount namespace more, here and in every user namespace above.

@@ -15,7 +15,8 @@
 //!
 //! A walk stays in one namespace, since edges do; an absolute link is a jump to the root, whose namespace is entered anew
 //! after what was walked so far is validated. A magic link ([`Dentry::is_magic_link`]) ends a leg of the walk: the next one
-//! starts, without a pin of before, at the place that the file system names and that is kept meanwhile.
+//! starts, without a pin of before, at the place that the file system names and that is kept meanwhile. A directory that
+//! makes its entries when they are asked for ([`crate::dentry::LookupError::Ask`]) is asked without a pin, and the leg begins again.
 //!
 //! # Contract
 //! A walk equals some walk under locks whose steps are ordered in time, and it never combines the moments before and
@@ -29,7 +30,7 @@ use alloc::vec::Vec;
 
 use bitflags::bitflags;
 
-use crate::dentry::{Dentry, LookupError};
+use crate::dentry::Dentry;
 use crate::list::NoMemory;
 use crate::mount::{Mount, Unkept};
 use crate::namespace::namespace_of;
@@ -66,7 +67,7 @@ pub enum WalkError {
     Again,
     /// `EINVAL`: flags that exclude each other.
     BadFlags,
-    /// `EACCES`: the caller may not follow a magic link.
+    /// `EACCES`: the caller may not look names up in a directory, or follow a magic link.
     Denied,
     /// `EEXIST`, `EBUSY` or `EINVAL` by call: the last component of a path that must name an entry is `.`, `..` or `/`.
     NoLastName,
@@ -77,15 +78,6 @@ pub enum WalkError {
 impl From<NoMemory> for WalkError {
     fn from(NoMemory: NoMemory) -> Self {
         WalkError::NoMemory
-    }
-}
-
-impl From<LookupError> for WalkError {
-    fn from(error: LookupError) -> Self {
-        match error {
-            LookupError::NotFound => WalkError::NotFound,
-            LookupError::NotDirectory => WalkError::NotDirectory,
-        }
     }
 }
 
@@ -187,8 +179,8 @@ pub fn walk_to_change<D: Dentry>(
 
 /// Walks `path` under `locks`, for a change whose walk without locks may be out of date.
 ///
-/// Context: holds no window open. Errors: as [`walk`]; and `EAGAIN`: the path leads to a namespace that is not held, or
-/// through a magic link.
+/// Context: holds no window open. Errors: as [`walk`]; and `EAGAIN`: the path leads to a namespace that is not held,
+/// through a magic link, or to a name that its directory has to be asked for.
 pub fn walk_under<D: Dentry>(
     locks: &WriteSet<D>,
     fs: &FsStruct<D>,
@@ -200,7 +192,7 @@ pub fn walk_under<D: Dentry>(
     match try_walk(fs, &leg, how, Some(Some(locks)), &mut then) {
         Outcome::Done(Ok(Leap::Arrived(found))) => Ok(found),
         Outcome::Done(Err(error)) => Err(error),
-        Outcome::Done(Ok(Leap::Magic(..))) | Outcome::Again(_) => Err(WalkError::Again),
+        Outcome::Done(Ok(Leap::Magic(..) | Leap::Ask(..))) | Outcome::Again(_) => Err(WalkError::Again),
     }
 }
 
@@ -243,7 +235,17 @@ pub fn walk_how<D: Dentry, R>(
         let (link, rest, links) = match walk_leg(fs, &leg, how, &mut then)? {
             Leap::Arrived(result) => return Ok(result),
             Leap::Magic(link, rest, links) => (link, rest, links),
+            Leap::Ask(directory, name) => {
+                if how.resolve.contains(Resolve::CACHED) {
+                    return Err(WalkError::Again);
+                }
+                directory.instantiate(&name)?;
+                continue;
+            }
         };
+        if how.resolve.contains(Resolve::CACHED) {
+            return Err(WalkError::Again);
+        }
         // Nobody can say any more what the walk's root is to where a magic link leads.
         if how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT) {
             return Err(WalkError::Leaves);
@@ -280,6 +282,8 @@ enum Leap<D, R> {
     Arrived(R),
     /// At a magic link, with the rest of the path and the number of links so far.
     Magic(Arc<D>, Vec<u8>, u32),
+    /// At a directory that has to be asked for a name.
+    Ask(Arc<D>, Vec<u8>),
 }
 
 fn walk_leg<D: Dentry, R>(
@@ -388,6 +392,7 @@ fn try_walk<D: Dentry, R>(
             }
         }
         Err(Stop::Magic(link, rest)) => Outcome::Done(Ok(Leap::Magic(link, rest, walker.links))),
+        Err(Stop::Ask(directory, name)) => Outcome::Done(Ok(Leap::Ask(directory, name))),
         Err(Stop::Failed(error)) => Outcome::Done(Err(error)),
         Err(Stop::Again) => Outcome::Again(Unkept(None)),
     }

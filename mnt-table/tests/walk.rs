@@ -405,3 +405,89 @@ fn an_anchor_takes_everybody_along() {
     drop((away, new));
     world.end();
 }
+
+/// A directory that is asked for its entries: `yes` comes to be when it is asked for, `gone` never does.
+struct Asked(std::sync::atomic::AtomicU32);
+
+impl tmpfs::Handle for Asked {
+    fn mode(&self) -> u32 {
+        tmpfs::mode::DIRECTORY | 0o555
+    }
+
+    fn is_dynamic(&self) -> bool {
+        true
+    }
+
+    fn instantiate(&self, directory: &Arc<TmpDentry>, name: &[u8]) -> Result<(), WalkError> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match name {
+            b"yes" => {
+                directory
+                    .adopt(name, tmpfs::New::of(tmpfs::What::Directory))
+                    .map_err(|_| WalkError::NoMemory)?;
+                Ok(())
+            }
+            _ => Err(WalkError::NotFound),
+        }
+    }
+}
+
+#[test]
+fn a_directory_is_asked_for_what_it_does_not_have() {
+    let asked = Arc::new(Asked(std::sync::atomic::AtomicU32::new(0)));
+    let times = || asked.0.load(std::sync::atomic::Ordering::Relaxed);
+    let world = World::new();
+    let handle: Arc<dyn tmpfs::Handle> = asked.clone();
+    let what = tmpfs::What::HandleDirectory(handle);
+    let dir = world.dir().adopt(b"asked", tmpfs::New::of(what)).unwrap();
+    let task = world.task();
+    assert_eq!(fails(&task, "/asked/gone/x"), WalkError::NotFound);
+    assert_eq!(times(), 1);
+    let yes = found(&task, "/asked/yes/../yes", Last::Follow).unwrap();
+    assert!(leads(&task, "/asked/yes", &yes) && Arc::ptr_eq(yes.parent(&pin()).unwrap().1, &dir));
+    assert_eq!(times(), 2, "asked once, though the walk came by twice");
+    // The last name of a path that names an entry is nobody's to ask for.
+    assert!(found(&task, "/asked/new", Last::Parent).is_ok_and(|at| Arc::ptr_eq(&at, &dir)));
+    assert_eq!(times(), 2);
+    drop((task, yes, dir));
+    world.end();
+}
+
+/// Lets nobody search.
+struct Guarded;
+
+impl tmpfs::Machine for Guarded {
+    fn now(&self) -> i64 {
+        0
+    }
+
+    fn may_search(&self, _directory: &TmpDentry, _mount: &mnt_table::Mount<TmpDentry>) -> bool {
+        false
+    }
+
+    fn cut(&self, _file: (u32, u64), _pages: std::ops::Range<u64>) {}
+}
+
+#[test]
+fn a_walk_ends_in_a_directory_that_must_not_be_searched() {
+    static MACHINE: Guarded = Guarded;
+    let options = tmpfs::Options { machine: Some(&MACHINE), ..tmpfs::Options::new(1, b"tmpfs") };
+    let root = tmpfs::TmpSuperBlock::new(options).unwrap();
+    let closed = tmpfs::New { mode: 0o700, ..tmpfs::New::of(tmpfs::What::Directory) };
+    let dir = root.make(b"closed", closed).unwrap();
+    mkdirs(&dir, "below");
+    let world = World::over(&root);
+    let task = world.task();
+    assert!(leads(&task, "/closed", &dir), "to come to it nothing is looked up in it");
+    assert!(leads(&task, "/closed/", &dir));
+    for path in ["/closed/below", "/closed/none", "/closed/.", "/closed/..", "/closed/below/../.."] {
+        assert_eq!(fails(&task, path), WalkError::Denied, "{path}");
+    }
+    let too_long = format!("/closed/{}", "x".repeat(300));
+    assert_eq!(fails(&task, &too_long), WalkError::Denied, "before what is wrong with the name");
+    assert_eq!(found(&task, "/closed/new", Last::Parent).err(), Some(WalkError::Denied));
+    dir.set_permissions(0o711);
+    assert!(found(&task, "/closed/below", Last::Follow).is_ok());
+    drop((task, dir, root));
+    world.end();
+}

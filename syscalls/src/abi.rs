@@ -29,7 +29,8 @@ pub fn dispatch<D: Dentry, K: Kernel<D>>(kernel: &K, nr: usize, args: [usize; 6]
             let source = optional_name(kernel, a)?;
             let data = mount_data(kernel, e)?;
             let (source, fs_type) = (source.as_deref(), fs_type.as_deref());
-            crate::mount::mount(task, kernel, source, text(b), fs_type, d as u64, &data)?;
+            let done = crate::mount::mount(task, kernel, source, text(b), fs_type, d as u64, &data)?;
+            kernel.propagated(done.propagated);
         }
         abi::__NR_umount2 => {
             crate::umount::umount2(task, text(a), b as u32)?;

@@ -30,10 +30,30 @@ pub enum Object<D: Dentry> {
     MountNamespace(NamespaceRef<D>),
     /// `/proc/PID/ns/user`.
     UserNamespace(UserNs),
-    /// Another kind of namespace; the `CLONE_NEW*` flag of its kind.
-    OtherNamespace(u32),
+    /// Another kind of namespace.
+    OtherNamespace(Arc<dyn OtherNamespace>),
     /// A pidfd. It keeps nothing of a process that is gone.
     Process(Weak<Task<D>>),
+}
+
+/// A namespace of a kind that mounts know nothing of.
+pub trait OtherNamespace: core::any::Any + Send + Sync {
+    /// The `CLONE_NEW*` flag of its kind.
+    fn kind(&self) -> u32;
+
+    /// A number that no other namespace of its kind has.
+    fn id(&self) -> u64;
+
+    /// The user namespace that owns it.
+    fn owner(&self) -> &UserNs;
+
+    /// The one above it, if the calling task may see that.
+    ///
+    /// # Errors
+    /// `EINVAL`: this kind has no levels. `EPERM`: there is none, or not for this task.
+    fn parent(&self) -> Result<Arc<dyn OtherNamespace>, Errno> {
+        Err(Errno::EINVAL)
+    }
 }
 
 impl<D: Dentry> File<D> {

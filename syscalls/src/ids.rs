@@ -7,10 +7,10 @@ use mnt_table::user_ns::IdRange;
 
 /// Kinds of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// uids
+pub enum Kind {
+    /// Users.
     Users,
-    /// gids
+    /// Groups.
     Groups,
 }
 
@@ -23,7 +23,7 @@ impl Kind {
     }
 
     /// The id `id` of `ns` as the initial user namespace numbers it.
-    pub(crate) fn absolute(self, ns: &UserNs, id: u32) -> Option<u32> {
+    pub fn absolute(self, ns: &UserNs, id: u32) -> Option<u32> {
         let mut id = id;
         let mut at = ns;
         while let Some(parent) = at.parent() {
@@ -36,7 +36,7 @@ impl Kind {
     }
 
     /// The id `id` of the initial user namespace as `ns` numbers it; `None` if it has none.
-    pub(crate) fn seen_by(self, ns: &UserNs, id: u32) -> Option<u32> {
+    pub fn seen_by(self, ns: &UserNs, id: u32) -> Option<u32> {
         let Some(parent) = ns.parent() else { return Some(id) };
         let id = self.seen_by(parent, id)?;
         let ranges = self.ranges(ns)?;

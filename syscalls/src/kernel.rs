@@ -20,7 +20,7 @@ use crate::file::Object;
 use crate::file_system::FileSystems;
 use crate::nsfs::Namespaces;
 use crate::user_memory::UserMemory;
-use crate::{Errno, File, Task};
+use crate::{Credentials, Errno, File, Task};
 
 /// The kernel around this crate, as a system call sees it: of one task, for the time of one call.
 pub trait Kernel<D: Dentry>: FileSystems<D> + Show<D> + UserMemory {
@@ -59,22 +59,29 @@ pub trait Kernel<D: Dentry>: FileSystems<D> + Show<D> + UserMemory {
         File::new(None, object)
     }
 
+    /// A call mounted so many copies besides what it was asked for: for who counts.
+    fn propagated(&self, count: usize) {
+        let _ = count;
+    }
+
     /// The part of setns(2) that is none of mounts: the calling task joins those namespaces that `file` stands for, one or
-    /// a process's, that are of the kinds `flags`. Called before anything is changed.
+    /// a process's, that are of the kinds `flags`; it will have `credentials`. Called before anything is changed.
     ///
     /// # Errors
     /// `EINVAL`: there is no such thing here. `EPERM`.
-    fn setns_others(&self, file: &File<D>, flags: u32) -> Result<(), Errno> {
-        let _ = file;
+    fn setns_others(&self, file: &File<D>, flags: u32, credentials: &Credentials) -> Result<(), Errno> {
+        let _ = (file, credentials);
         if flags == 0 { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
-    /// The part of unshare(2) that is none of mounts: `CLONE_FILES`, other kinds of namespaces. Called when nothing can
+    /// The part of unshare(2) that is none of mounts: `CLONE_FILES`, other kinds of namespaces, which the user namespace of
+    /// `credentials` will own, as the calling task will have them. Called when nothing can
     /// fail any more but this, and before anything is changed.
     ///
     /// # Errors
     /// `EINVAL`: there is no such thing here. `EPERM`, `ENOSPC`, `ENOMEM`.
-    fn unshare_others(&self, flags: u32) -> Result<(), Errno> {
+    fn unshare_others(&self, flags: u32, credentials: &Credentials) -> Result<(), Errno> {
+        let _ = credentials;
         match flags & !(abi::CLONE_FILES | abi::CLONE_SYSVSEM) {
             0 => Ok(()),
             _ => Err(Errno::EINVAL),

@@ -20,7 +20,8 @@
 //! | [`statmount`], [`listmount`] | `statmount(2)`, `listmount(2)` |
 //! | [`listing`], [`mounts_file`] | what `/proc/PID/mountinfo`, `mounts` and `mountstats` show; open ones |
 //! | [`mountinfo`] | the text of their lines |
-//! | [`access`] | what a mount lets a task do with files |
+//! | [`access`] | what a mount lets a task do with files
+//! | [`ids`] | users and groups as user namespaces number them |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -37,7 +38,7 @@ pub mod errno;
 pub mod file;
 pub mod file_system;
 pub mod fsopen;
-mod ids;
+pub mod ids;
 pub mod kernel;
 pub mod listing;
 pub mod listmount;

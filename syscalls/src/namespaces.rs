@@ -63,7 +63,7 @@ pub fn unshare<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<(), Er
     // The task retires the credentials that it had.
     let mut claims = Claims::none();
     reclaim::claim(&mut claims, 1)?;
-    kernel.unshare_others(flags & !(abi::CLONE_FS | abi::CLONE_NEWNS | abi::CLONE_NEWUSER))?;
+    kernel.unshare_others(flags & !(abi::CLONE_FS | abi::CLONE_NEWNS | abi::CLONE_NEWUSER), &credentials)?;
     match to {
         // It has its own root and working directory there.
         Some(to) => {
@@ -130,7 +130,7 @@ pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result
         _ => None,
     };
     let others = match (file.object(), process) {
-        (Object::OtherNamespace(kind), _) => *kind,
+        (Object::OtherNamespace(ns), _) => ns.kind(),
         (_, Some(_)) => kinds & !(abi::CLONE_NEWNS | abi::CLONE_NEWUSER),
         _ => 0,
     };
@@ -142,7 +142,7 @@ pub fn setns<D: Dentry, K: Kernel<D>>(kernel: &K, fd: i32, kinds: u32) -> Result
         let alone = process.is_none() || kinds == abi::CLONE_NEWNS;
         may_join(task, ns, &credentials, alone)?;
     }
-    kernel.setns_others(&file, others)?;
+    kernel.setns_others(&file, others, &credentials)?;
     if let Some(ns) = &mount_ns {
         loop {
             let pivots = ns.pivots();
@@ -167,7 +167,7 @@ fn joined<D: Dentry, K: Kernel<D>>(kernel: &K, user_ns: Option<UserNs>) -> Resul
     if !own.is_admin(&user_ns) {
         return Err(Errno::EPERM);
     }
-    Ok(Credentials { user_ns, euid: own.euid, effective: Capabilities::all() })
+    Ok(own.entering(user_ns))
 }
 
 /// Whether a task that will have `credentials` may join `ns`; `alone` says that it joins nothing else.
@@ -215,7 +215,7 @@ fn new_credentials<D: Dentry>(task: &Task<D>, flags: u32) -> Result<Credentials,
     if is_chrooted(task)? {
         return Err(Errno::EPERM);
     }
-    Ok(Credentials { user_ns, euid: old.euid, effective: Capabilities::all() })
+    Ok(old.entering(user_ns))
 }
 
 /// The new mount namespace, still empty, if there is to be one.

@@ -38,7 +38,7 @@ impl<D: Dentry> Default for Namespaces<D> {
 
 impl<D: Dentry> Namespaces<D> {
     /// None yet. The kernel adds the first one; others add themselves.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Namespaces(BlockingMutex::new(Known { by_id: Vec::new(), tidy_at: TIDY_AT }))
     }
 
@@ -57,6 +57,11 @@ impl<D: Dentry> Namespaces<D> {
         let at = known.by_id.partition_point(|(id, _)| *id < ns.id());
         known.by_id.insert(at, (ns.id(), Arc::downgrade(ns)));
         Ok(())
+    }
+
+    /// All that are somebody's, in the order of their ids; for checkers.
+    pub fn living(&self) -> Vec<Arc<MntNamespace<D>>> {
+        self.0.lock().by_id.iter().filter_map(|(_, ns)| ns.upgrade()).collect()
     }
 
     /// The one with this id.
@@ -128,6 +133,7 @@ pub fn nsfs_ioctl<D: Dentry, K: Kernel<D>>(
         ioctl::NS_GET_USERNS => related(kernel, owner(object)),
         ioctl::NS_GET_PARENT => match object {
             Object::UserNamespace(ns) => related(kernel, ns.parent()),
+            Object::OtherNamespace(ns) => install(kernel, Object::OtherNamespace(ns.parent()?)),
             _ => Err(Errno::EINVAL),
         },
         ioctl::NS_GET_NSTYPE => Ok(kind as usize),
@@ -146,6 +152,7 @@ pub fn nsfs_ioctl<D: Dentry, K: Kernel<D>>(
         GET_ID => match object {
             Object::MountNamespace(ns) => put(kernel, arg, &ns.id().0.to_le_bytes()),
             Object::UserNamespace(ns) => put(kernel, arg, &ns.id().to_le_bytes()),
+            Object::OtherNamespace(ns) => put(kernel, arg, &ns.id().to_le_bytes()),
             _ => Err(Errno::EINVAL),
         },
         _ => extensible(kernel, object, request, arg),
@@ -211,6 +218,7 @@ fn owner<D: Dentry>(object: &Object<D>) -> Option<&UserNs> {
     match object {
         Object::MountNamespace(ns) => Some(ns.owner()),
         Object::UserNamespace(ns) => ns.parent(),
+        Object::OtherNamespace(ns) => Some(ns.owner()),
         _ => None,
     }
 }
@@ -220,7 +228,7 @@ pub(crate) fn kind<D: Dentry>(object: &Object<D>) -> Option<u32> {
     match object {
         Object::MountNamespace(_) => Some(abi::CLONE_NEWNS),
         Object::UserNamespace(_) => Some(abi::CLONE_NEWUSER),
-        Object::OtherNamespace(kind) => Some(*kind),
+        Object::OtherNamespace(ns) => Some(ns.kind()),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use mnt_table::arc_cell::ArcCell;
 use mnt_table::memory::Claims;
@@ -25,17 +25,42 @@ pub struct Task<D: Dentry> {
     fs: Mutex<Arc<SharedFs<D>>>,
     ns: ArcCell<MntNamespace<D>>,
     credentials: ArcCell<Credentials>,
+    /// It is no user of the namespace any more.
+    has_left: AtomicBool,
 }
 
 /// Root and working directory of one or several tasks.
 pub struct SharedFs<D: Dentry> {
     fs: FsStruct<D>,
     tasks: AtomicUsize,
+    umask: AtomicU32,
 }
 
+/// The umask of a machine's first task.
+const UMASK: u32 = 0o022;
+
 impl<D: Dentry> SharedFs<D> {
-    fn new(fs: FsStruct<D>) -> Result<Arc<Self>, Errno> {
-        Ok(memory::arc(SharedFs { fs, tasks: AtomicUsize::new(1) }).map_err(Error::from)?)
+    fn new(fs: FsStruct<D>, umask: u32) -> Result<Arc<Self>, Errno> {
+        let fs = SharedFs { fs, tasks: AtomicUsize::new(1), umask: AtomicU32::new(umask) };
+        Ok(memory::arc(fs).map_err(Error::from)?)
+    }
+
+    /// The same places for somebody else.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn copy(&self) -> Result<Arc<Self>, Errno> {
+        Self::new(self.fs.fork().map_err(Error::from)?, self.umask())
+    }
+
+    /// Permission bits that new files do not get.
+    pub fn umask(&self) -> u32 {
+        self.umask.load(Ordering::Relaxed) // Relaxed: a number.
+    }
+
+    /// umask(2): returns the one before.
+    pub fn set_umask(&self, umask: u32) -> u32 {
+        self.umask.swap(umask & 0o777, Ordering::Relaxed) // Relaxed: a number.
     }
 }
 
@@ -55,12 +80,17 @@ impl<D: Dentry> Task<D> {
     pub fn new(ns: &Arc<MntNamespace<D>>, path: &PathRef<D>) -> Result<Self, Errno> {
         let fs = FsStruct::new(path).map_err(cannot_stand)?;
         let credentials = memory::arc(Credentials::ROOT).map_err(Error::from)?;
-        Ok(Self::from_parts(SharedFs::new(fs)?, Arc::clone(ns), credentials))
+        Ok(Self::from_parts(SharedFs::new(fs, UMASK)?, Arc::clone(ns), credentials))
     }
 
     fn from_parts(fs: Arc<SharedFs<D>>, ns: Arc<MntNamespace<D>>, credentials: Arc<Credentials>) -> Self {
         ns.get_user();
-        Task { fs: Mutex::new(fs), ns: ArcCell::new(ns), credentials: ArcCell::new(credentials) }
+        Task {
+            fs: Mutex::new(fs),
+            ns: ArcCell::new(ns),
+            credentials: ArcCell::new(credentials),
+            has_left: AtomicBool::new(false),
+        }
     }
 
     /// A task in the same places, with the same credentials (fork(2)).
@@ -68,7 +98,7 @@ impl<D: Dentry> Task<D> {
     /// # Errors
     /// `ENOMEM`.
     pub fn fork(&self) -> Result<Self, Errno> {
-        let fs = SharedFs::new(self.fs().fork().map_err(Error::from)?)?;
+        let fs = self.fs().copy()?;
         Ok(Self::from_parts(fs, self.namespace(), self.credentials()))
     }
 
@@ -97,7 +127,7 @@ impl<D: Dentry> Task<D> {
     /// `ENOMEM`.
     pub(crate) fn unshare_fs(&self) -> Result<(), Errno> {
         if self.shares_fs() {
-            let own = SharedFs::new(self.fs().fork().map_err(Error::from)?)?;
+            let own = self.fs().copy()?;
             self.replace_fs(own);
         }
         Ok(())
@@ -124,10 +154,11 @@ impl<D: Dentry> Task<D> {
         let mut claims = Claims::none();
         // The cell retires what it held.
         reclaim::claim(&mut claims, 1)?;
-        let fs = self.fs().fork().map_err(Error::from)?;
+        let old = self.fs();
+        let fs = old.fork().map_err(Error::from)?;
         let moved = root.map_or(Ok(()), |root| fs.set_root(root));
         moved.and_then(|()| cwd.map_or(Ok(()), |cwd| fs.set_cwd(cwd))).map_err(cannot_stand)?;
-        let fs = SharedFs::new(fs)?;
+        let fs = SharedFs::new(fs, old.umask())?;
         if ns.pivots() != pivots {
             return Ok(false);
         }
@@ -245,12 +276,34 @@ impl<D: Dentry> Task<D> {
     }
 }
 
+impl<D: Dentry> Task<D> {
+    /// The task exits, though somebody may still know it: it lets go of its places and its
+    /// namespace, and stands at `nowhere`, which is somebody's for good.
+    ///
+    /// Context: no lock of the mount table held; may block: it may be the last of its namespace. What is dropped later does
+    /// not block.
+    pub fn exit(&self, nowhere: &Arc<SharedFs<D>>) {
+        // Relaxed: as in `fork_sharing_fs`.
+        nowhere.tasks.fetch_add(1, Ordering::Relaxed);
+        self.replace_fs(Arc::clone(nowhere));
+        self.leave();
+    }
+
+    fn leave(&self) {
+        // Relaxed: only the task itself and, when nobody has it any more, its drop come here.
+        if !self.has_left.swap(true, Ordering::Relaxed) {
+            leave(&self.namespace());
+        }
+    }
+}
+
 impl<D: Dentry> Drop for Task<D> {
-    /// The task exits. Context: no lock of the mount table held; may block: it may be the last of its namespace.
+    /// The task exits. Context: no lock of the mount table held; may block, unless it called [`Task::exit`]: it may be the
+    /// last of its namespace.
     fn drop(&mut self) {
         // Relaxed: as in `fork_sharing_fs`.
         self.fs().tasks.fetch_sub(1, Ordering::Relaxed);
-        leave(&self.namespace());
+        self.leave();
     }
 }
 

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::{Last, Resolve, WalkError};
-use crate::dentry::Dentry;
+use crate::dentry::{Dentry, LookupError};
 use crate::list::NoMemory;
-use crate::memory::Grow;
+use crate::memory::{self, Grow};
 use crate::mount::{Mount, MountFlags};
 use crate::namespace::MntNamespace;
 use crate::reclaim::Guard;
@@ -27,6 +27,8 @@ pub(super) enum Stop<D> {
     Failed(WalkError),
     /// At a magic link, with what is to be walked from where it leads.
     Magic(Arc<D>, Vec<u8>),
+    /// At a directory that has to be asked for a name.
+    Ask(Arc<D>, Vec<u8>),
 }
 
 impl<D> From<NoMemory> for Stop<D> {
@@ -90,23 +92,26 @@ impl<'w, D: Dentry> Walker<'w, D> {
     /// follows it.
     pub(super) fn run(&mut self, path: &'w [u8], last: Last) -> Result<(&'w [u8], bool), Stop<D>> {
         // What is left to walk: of the path or link at hand, and of those that it is in, the innermost last.
-        let mut text = path;
+        let mut text = trim(path);
         let mut outer: SmallVec<[&'w [u8]; 4]> = SmallVec::new();
         let mut must_be_dir = false;
         loop {
+            if text.is_empty() {
+                match outer.pop() {
+                    Some(next) => text = trim(next),
+                    None => break,
+                }
+                continue;
+            }
             let (name, tail) = split(text);
             // What follows the last name, slashes apart: nothing here, and nothing in the outer paths.
             let slash = !tail.is_empty();
             text = trim(tail);
             let is_last = text.is_empty() && outer.iter().all(|outer| trim(outer).is_empty());
-            if name.is_empty() {
-                match outer.pop() {
-                    Some(next) => text = next,
-                    None => break,
-                }
-                continue;
-            }
             self.need_dir()?;
+            if !self.dentry.may_search(self.mount) {
+                return Err(WalkError::Denied.into());
+            }
             if name.len() > NAME_MAX {
                 return Err(WalkError::NameTooLong.into());
             }
@@ -127,7 +132,10 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 _ => {}
             }
             let directory = (self.mount, self.dentry);
-            self.dentry = self.dentry.lookup(name, self.guard).map_err(WalkError::from)?;
+            self.dentry = match self.dentry.lookup(name, self.guard) {
+                Ok(found) => found,
+                Err(error) => return Err(self.not_found(name, error)),
+            };
             self.cross()?;
             let follow = !is_last || must_be_dir || !matches!(last, Last::NoFollow | Last::NoFollowAndCross);
             if !follow {
@@ -155,7 +163,7 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 if !text.is_empty() {
                     outer.try_push(text)?;
                 }
-                text = target;
+                text = trim(target);
             }
         }
         if last == Last::Parent {
@@ -180,6 +188,18 @@ impl<'w, D: Dentry> Walker<'w, D> {
             return Err(WalkError::Loop.into());
         }
         Ok(())
+    }
+
+    #[cold]
+    fn not_found(&self, name: &[u8], error: LookupError) -> Stop<D> {
+        match error {
+            LookupError::NotFound => WalkError::NotFound.into(),
+            LookupError::NotDirectory => WalkError::NotDirectory.into(),
+            LookupError::Ask => match memory::collect(name.iter().copied()) {
+                Ok(name) => Stop::Ask(Arc::clone(self.dentry), name),
+                Err(NoMemory) => WalkError::NoMemory.into(),
+            },
+        }
     }
 
     fn need_dir(&self) -> Result<(), Stop<D>> {
@@ -288,10 +308,14 @@ impl<'w, D: Dentry> Walker<'w, D> {
     }
 }
 
-/// The first name of `path`, and what follows it.
+/// The first name of `path`, which no slash is in front of, and what follows it.
+#[inline]
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    let path = trim(path);
-    let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+    // Names are short: a loop is faster than a search that is made for long texts.
+    let mut end = 0;
+    while end < path.len() && path[end] != b'/' {
+        end += 1;
+    }
     path.split_at(end)
 }
 
@@ -317,7 +341,10 @@ fn join(paths: &[&[u8]]) -> Result<Vec<u8>, NoMemory> {
 }
 
 /// `path` without slashes in front.
-fn trim(path: &[u8]) -> &[u8] {
-    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
-    &path[start..]
+#[inline]
+fn trim(mut path: &[u8]) -> &[u8] {
+    while let [b'/', rest @ ..] = path {
+        path = rest;
+    }
+    path
 }

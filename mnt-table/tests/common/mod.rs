@@ -89,7 +89,7 @@ pub(crate) fn beside_a_pin(then: impl FnOnce()) {
 
 /// The root of a fresh file system.
 pub(crate) fn fresh() -> Arc<TmpDentry> {
-    TmpSuperBlock::new(Options { dev: 1, fs_type: b"tmpfs", source: b"none", read_only: false }).unwrap()
+    TmpSuperBlock::new(Options::new(1, b"tmpfs")).unwrap()
 }
 
 /// The root of a fresh file system that lives on between its mounts.

@@ -3,12 +3,28 @@
 //! Whoever wants a word takes it; what is left when all have taken theirs is an error, so that a misspelt
 //! word does not silently mean its default.
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::str::FromStr;
 
 use heapless::Vec;
 
+use crate::arch::spin::SpinLock;
+
 const WORDS_MAX: usize = 32;
+
+/// The whole text.
+static WHOLE: SpinLock<&str> = SpinLock::new("");
+
+/// Keeps the text for those that come later. Context: once, with the heap.
+pub(crate) fn keep(text: &str) {
+    *WHOLE.lock() = Box::leak(Box::from(text));
+}
+
+/// The command line as the loader gave it.
+pub(crate) fn whole() -> &'static str {
+    *WHOLE.lock()
+}
 
 /// The words that nobody took yet.
 #[derive(Clone, Debug)]

@@ -26,6 +26,13 @@ pub(crate) fn print_line(line: fmt::Arguments<'_>) {
     }
 }
 
+/// Sends as many bytes as the device takes at once; returns how many that was. All of them if there is no device.
+///
+/// Context: threads.
+pub(crate) fn send(bytes: &[u8]) -> usize {
+    PORT.lock().as_mut().map_or(bytes.len(), |port| port.send_bytes(bytes))
+}
+
 /// Writes a line like `std`'s macro.
 macro_rules! println {
     ($($arg:tt)*) => { $crate::console::print_line(format_args!($($arg)*)) };

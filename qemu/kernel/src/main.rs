@@ -7,13 +7,18 @@
 //! | Module | What |
 //! |---|---|
 //! | `boot` | entry, and the loader's information as one `BootInfo` |
-//! | `mm` | page tables, frames, stacks with guards, the heap with per-CPU magazines |
-//! | `arch` | interrupts, per-CPU blocks and the preempt count, locks, clock, context switch, ACPI, power |
-//! | `smp`, `sched`, `epoch` | the other CPUs; threads; epoch pins as "preemption off on this CPU" |
+//! | `mm` | page tables, frames, stacks with guards, the heap with per-CPU magazines; address spaces, page faults, programs |
+//! | `arch` | interrupts, system calls, per-CPU blocks and the preempt count, locks, clock, context switch, ACPI, power |
+//! | `smp`, `sched`, `epoch` | the other CPUs; threads and what they wait for; epoch pins as "preemption off on this CPU" |
+//! | `task`, `syscall`, `init` | processes, signals, credentials, namespaces; system calls; the first process |
 //! | `console`, `panic`, `symbols` | lines on the serial port; the last words; names for addresses |
+//! | `fs`, `dev`, `tty`, `ipc` | files; devices; terminals; sockets and descriptors to wait for |
+//! | `random` | random bytes |
 //! | `command_line`, `selftest`, `stress_job` | words; the job that tries the kernel itself; the main job |
 //!
-//! Deliberately absent: user mode, interrupts from devices, moving threads between CPUs, freeing page tables.
+//! A thread changes its CPU on the border to user mode only, so nothing in the kernel has to expect it.
+//!
+//! Deliberately absent: disks and networks, swapping, freeing the kernel's own page tables.
 //!
 //! # How to run it
 //! ```text
@@ -44,8 +49,10 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
+
 use arch::power::{self, ExitCode};
-use arch::{acpi, clock, lapic, percpu};
+use arch::{acpi, clock, ioapic, lapic, percpu};
 use boot::BootInfo;
 use command_line::{CommandLine, CommandLineError};
 use console::println;
@@ -56,25 +63,36 @@ mod arch;
 mod boot;
 mod command_line;
 mod console;
+mod debug_call;
+mod dev;
 mod epoch;
+mod fs;
+mod init;
+mod ipc;
 #[expect(unsafe_code, reason = "page tables and the allocator")]
 mod mm;
 mod panic;
+mod random;
 mod sched;
 mod selftest;
 mod smp;
 mod stress_job;
 mod symbols;
+mod syscall;
+mod task;
+mod tty;
 
 /// The boot CPU's way from the entry to its idle loop; `job` runs on a thread.
 fn start(info: BootInfo) -> ! {
     mm::init(&info);
+    command_line::keep(&info.command_line);
     let platform = acpi::read(info.rsdp);
     power::init(platform.sleep);
     clock::init(platform.pm_timer);
     lapic::init();
     smp::init(&platform);
     lapic::enable();
+    ioapic::init(platform.serial);
     lapic::calibrate();
     sched::adopt_idle();
     smp::start_others();
@@ -87,13 +105,27 @@ fn start(info: BootInfo) -> ! {
         info.initrd.end - info.initrd.start,
         clock::now_ns() / 1_000_000,
     );
-    let main = move || power::exit(run(&info));
+    let info: &BootInfo = Box::leak(Box::new(info));
+    let main = move || power::exit(run(info));
     sched::spawn(percpu::this(), format_args!("main"), main).expect("the first thread");
     sched::idle()
 }
 
-/// Reads the command line and runs its job.
+/// Runs the programs of the image, or the job of the command line.
 fn run(info: &BootInfo) -> ExitCode {
+    let has_job = info.command_line.split_ascii_whitespace().any(|word| word.starts_with("job="));
+    if !has_job && fs::initramfs::is_image(mm::initrd(info)) {
+        match init::start(info) {
+            // The first process ends the machine.
+            Ok(()) => loop {
+                sched::park();
+            },
+            Err(error) => {
+                println!("kernel: {error}");
+                return ExitCode::BadInput;
+            }
+        }
+    }
     match job(info) {
         Ok(code) => code,
         Err(error) => {

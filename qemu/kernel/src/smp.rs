@@ -11,7 +11,7 @@ use crossbeam_epoch::Collector;
 
 use crate::arch::acpi::Platform;
 use crate::arch::percpu::{self, PerCpu};
-use crate::arch::{clock, descriptors, lapic};
+use crate::arch::{clock, descriptors, lapic, user};
 use crate::mm::paging;
 use crate::mm::stack::Stack;
 use crate::{boot, sched};
@@ -40,6 +40,7 @@ pub(crate) fn init(platform: &Platform) {
         me.descriptors.load();
         percpu::install(me);
     }
+    user::init();
 }
 
 /// Starts all CPUs but this one.
@@ -93,6 +94,7 @@ pub(crate) extern "C" fn ap_main(cpu: &'static PerCpu) -> ! {
         cpu.descriptors.load();
         percpu::install(cpu);
     }
+    user::init();
     lapic::enable();
     sched::adopt_idle();
     sched::idle();

@@ -108,7 +108,7 @@ impl Pair {
         // A look at a mount takes its mark away.
         let marks = step.text().starts_with("umount --expire");
         let looks = if self.model.has(step.task) && !marks {
-            let paths = self.paths(step.task);
+            let paths = paths(&self.views, step.task);
             (self.linux.look(step.task, &paths)?, self.model.look(step.task, &paths)?)
         } else {
             Default::default()
@@ -150,13 +150,13 @@ impl Pair {
         let path = text.rsplit(' ').next().unwrap_or_default();
         self.model.machine.fs_type_at(step.task, path).is_some_and(|found| found == fs_type)
     }
+}
 
-    /// What is looked up: some fixed paths, and mountpoints.
-    fn paths(&self, task: usize) -> Vec<String> {
-        let lines = self.views.0.get(task).and_then(Option::as_ref).into_iter().flatten();
-        let points = lines.map(|line| String::from_utf8_lossy(&line.mountpoint).into_owned());
-        LOOKED_UP.iter().map(|path| (*path).to_owned()).chain(points.take(10)).collect()
-    }
+/// What is looked up as `task`: some fixed paths, and mountpoints.
+pub(crate) fn paths(views: &Views, task: usize) -> Vec<String> {
+    let lines = views.0.get(task).and_then(Option::as_ref).into_iter().flatten();
+    let points = lines.map(|line| String::from_utf8_lossy(&line.mountpoint).into_owned());
+    LOOKED_UP.iter().map(|path| (*path).to_owned()).chain(points.take(10)).collect()
 }
 
 /// Runs `program` from the start, to its end or to the first difference.

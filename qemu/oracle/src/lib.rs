@@ -41,6 +41,7 @@ pub mod raw;
 pub mod script;
 pub mod session;
 pub mod shrink;
+pub mod trace;
 pub mod view;
 
 pub use answer::Answer;

@@ -65,7 +65,7 @@ pub(crate) fn choose(choice: Choice, kernel: &Path) -> Result<Accel> {
             Some(reason) => (Accel::Tcg, format!("no KVM: {reason}")),
         },
     };
-    println!("accelerator: {accel} ({why})");
+    eprintln!("accelerator: {accel} ({why})");
     Ok(accel)
 }
 
@@ -91,6 +91,7 @@ fn why_not_kvm(kernel: &Path) -> Result<Option<String>> {
         cpus: 1,
         memory_mib: 512,
         accel: Accel::Kvm,
+        icount: false,
     };
     Ok(match machine.boot(limits, &mut |_| ())? {
         Ending::Success => None,

@@ -23,6 +23,12 @@ pub(crate) fn stable(components: &[&str]) -> Result<()> {
     have("target", project::TOOLCHAIN, project::KERNEL_TARGET)
 }
 
+/// The target of programs that run on the kernel.
+pub(crate) fn userland() -> Result<()> {
+    toolchain(project::TOOLCHAIN)?;
+    have("target", project::TOOLCHAIN, project::USERLAND_TARGET)
+}
+
 /// Nightly with Miri and the sources that it interprets.
 pub(crate) fn miri() -> Result<()> {
     toolchain(project::NIGHTLY)?;
@@ -35,12 +41,12 @@ pub(crate) fn qemu() -> Result<()> {
     if in_path(QEMU).is_some() {
         return Ok(());
     }
-    println!("installing {QEMU_PACKAGE}, for {QEMU}");
+    eprintln!("installing {QEMU_PACKAGE}, for {QEMU}");
     ensure!(
         in_path("apt-get").is_some(),
         "{QEMU} is not installed, and without apt-get it cannot be: install QEMU for x86 by hand"
     );
-    apt_get(&["update"])?;
+    apt_update()?;
     apt_get(&["install", "--yes", "--no-install-recommends", QEMU_PACKAGE])?;
     ensure!(in_path(QEMU).is_some(), "{QEMU_PACKAGE} is installed, but there is no {QEMU} in PATH");
     Ok(())
@@ -51,6 +57,25 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
+/// Renews apt's lists.
+pub(crate) fn apt_update() -> Result<()> {
+    apt_get(&["update"])
+}
+
+/// Whether there is a program with this name.
+pub(crate) fn has(program: &str) -> bool {
+    in_path(program).is_some()
+}
+
+/// What a command prints.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let words = project::describe(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{words}`"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{words}` failed: {}", complaint.trim_end());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn apt_get(args: &[&str]) -> Result<()> {
     let mut command = if is_root() {
         Command::new("apt-get")
@@ -59,7 +84,7 @@ fn apt_get(args: &[&str]) -> Result<()> {
         command.arg("apt-get");
         command
     } else {
-        bail!("{QEMU} is not installed; that needs root: run as root, or install sudo");
+        bail!("packages are missing; that needs root: run as root, or install sudo");
     };
     run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
 }
@@ -75,7 +100,7 @@ fn toolchain(name: &str) -> Result<()> {
     if installed.lines().any(|line| line == name || line.starts_with(&format!("{name}-"))) {
         return Ok(());
     }
-    println!("installing the Rust toolchain {name}");
+    eprintln!("installing the Rust toolchain {name}");
     run(Command::new("rustup").args(["toolchain", "install", name, "--profile", "minimal"]))
 }
 
@@ -85,7 +110,7 @@ fn have(kind: &str, toolchain: &str, name: &str) -> Result<()> {
     if installed.lines().any(|line| line == name || line.starts_with(&format!("{name}-"))) {
         return Ok(());
     }
-    println!("installing the {kind} {name} for Rust {toolchain}");
+    eprintln!("installing the {kind} {name} for Rust {toolchain}");
     run(Command::new("rustup").args([kind, "add", "--toolchain", toolchain, name]))
 }
 
@@ -98,7 +123,9 @@ fn rustup(args: &[&str]) -> Result<String> {
 
 fn run(command: &mut Command) -> Result<()> {
     let words = project::describe(command);
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{words}`"))?;
+    // Standard output may be a guest's console, or what a script reads.
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().with_context(|| format!("cannot run `{words}`"))?;
     ensure!(status.success(), "`{words}` failed: {status}");
     Ok(())
 }

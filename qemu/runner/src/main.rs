@@ -3,6 +3,9 @@
 //! | Module | What |
 //! |---|---|
 //! | `run` | the main job: one boot with one tree; `session` follows it, `report` sums it up |
+//! | `boot`, `shell`, `initramfs` | Linux programs on the kernel; their root file system |
+//! | `user` | the tests from user space, on the kernel and on the Linux that it is compared with |
+//! | `debian` | unmodified programs, and the Linux to compare with |
 //! | `tree`, `host_tree` | the `--tree` option, and this machine's own namespaces |
 //! | `qemu`, `qmp`, `accel` | the virtual machine: command line, console, watchdog; its monitor; how it is accelerated |
 //! | `test`, `step` | the checks, each a command with a title |
@@ -15,7 +18,10 @@
 
 mod accel;
 mod bench;
+mod boot;
+mod debian;
 mod host_tree;
+mod initramfs;
 mod install;
 mod loom;
 mod loom_fix;
@@ -26,9 +32,11 @@ mod qmp;
 mod report;
 mod run;
 mod session;
+mod shell;
 mod step;
 mod test;
 mod tree;
+mod user;
 
 use std::process::ExitCode;
 
@@ -40,6 +48,9 @@ use clap::error::ErrorKind;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
     Run(run::Args),
+    Boot(boot::Args),
+    Shell(shell::Args),
+    User(user::Args),
     Test(test::Args),
     Loom(loom::Args),
     Bench(bench::Args),
@@ -63,6 +74,8 @@ const MISSING: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 /// Exit status for bad input.
 const EXIT_BAD_INPUT: u8 = 2;
+/// Exit status for a guest that hung, as `timeout` has it.
+const EXIT_HUNG: u8 = 124;
 
 fn main() -> ExitCode {
     let command = match Command::try_parse() {
@@ -77,6 +90,9 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(args) => run::run(&args),
+        Command::Boot(args) => boot::run(&args),
+        Command::Shell(args) => shell::run(&args),
+        Command::User(args) => user::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Loom(args) => loom::run(&args),
         Command::Bench(args) => bench::run(&args),

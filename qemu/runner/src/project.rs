@@ -11,6 +11,9 @@ pub(crate) const NIGHTLY: &str = "nightly";
 /// The kernel's target.
 pub(crate) const KERNEL_TARGET: &str = "x86_64-unknown-none";
 
+/// The target of programs that run on the kernel: static ones, with a C library of their own.
+pub(crate) const USERLAND_TARGET: &str = "x86_64-unknown-linux-musl";
+
 /// The top folder of the workspace.
 pub(crate) fn root() -> &'static Path {
     // This crate lies in qemu/runner.
@@ -56,6 +59,24 @@ pub(crate) fn build_kernel() -> Command {
     let mut command = cargo_bare("build", "kernel");
     command.args(["--package", "kernel"]);
     command
+}
+
+/// The cargo call that builds the user-space tests as one static program.
+pub(crate) fn build_userland() -> Command {
+    let mut command = cargo(TOOLCHAIN);
+    command
+        .args(["build", "--release", "--package", "userland", "--target", USERLAND_TARGET, "--target-dir"])
+        .arg(target().join("userland"))
+        // It is unpacked into memory with everything that it carries.
+        .args(["--config", "profile.release.strip=true"])
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+}
+
+/// Where [`build_userland`] leaves the program.
+pub(crate) fn userland() -> PathBuf {
+    target().join("userland").join(USERLAND_TARGET).join("release").join("userland")
 }
 
 /// Where [`build_kernel`] leaves the kernel.

@@ -4,9 +4,9 @@
 //! stands, and what the kernel says to an NMI (it prints the backtraces of all CPUs).
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: usize,
     pub(crate) accel: Accel,
+    /// Whether instructions are counted: one takes a nanosecond of the machine's time, and runs are repeatable.
+    pub(crate) icount: bool,
 }
 
 /// When a machine counts as hung.
@@ -46,7 +48,7 @@ pub(crate) enum Ending {
     /// The kernel says that its job succeeded.
     Success,
     /// The kernel says otherwise, or did not get to say anything.
-    Failure(String),
+    Failure(Failure, String),
     /// The watchdog stopped it.
     Hung(String),
 }
@@ -55,9 +57,23 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success => f.write_str("success"),
-            Self::Failure(reason) | Self::Hung(reason) => f.write_str(reason),
+            Self::Failure(_, reason) | Self::Hung(reason) => f.write_str(reason),
         }
     }
+}
+
+/// Who failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The machine powered off or reset itself without a word of the kernel's. A kernel that knows nothing of the exit
+    /// device does so when all is well, ours only on a triple fault.
+    Off,
+    /// The kernel panicked.
+    Panic,
+    /// What the kernel was given is unusable.
+    Input,
+    /// The kernel's job, or QEMU.
+    Other,
 }
 
 /// A line that the machine, QEMU or the watchdog says.
@@ -74,31 +90,129 @@ impl Machine<'_> {
     pub(crate) fn boot(&self, limits: Limits, follow: &mut dyn FnMut(Line)) -> Result<Ending> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let monitor = folder.path().join("monitor");
-        let mut command = self.command();
-        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        let mut command = self.command(&monitor);
+        command.args(["-serial", "stdio"]);
         watch(command, limits, follow, |follow| inspect(&monitor, self.kernel, follow))
     }
 
-    fn command(&self) -> Command {
+    /// Boots with the console on this program's own standard input and output, and returns when the machine has ended.
+    ///
+    /// From a terminal, every key goes to the machine, but for those behind Ctrl-A: `x` ends it, `h` lists the others.
+    pub(crate) fn attach(&self, limit: Option<Duration>, log: Option<&Path>) -> Result<Ending> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let monitor = folder.path().join("monitor");
+        let mut command = self.command(&monitor);
+        let terminal = Terminal::save();
+        let mut console = "stdio,id=console,signal=off".to_owned();
+        if terminal.is_some() {
+            console.push_str(",mux=on");
+        }
+        if let Some(log) = log {
+            // A comma ends a value of QEMU's options, two are one.
+            console.push_str(&format!(",logfile={}", log.display().to_string().replace(',', ",,")));
+        }
+        command.args(["-chardev", &console, "-serial", "chardev:console"]);
+        let words = project::describe(&command);
+        if terminal.is_none() {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        }
+        let mut child = Running(command.spawn().with_context(|| format!("cannot run `{words}`"))?);
+        let output = child.0.stdout.take().zip(child.0.stdin.take()).map(|(from, to)| relay(from, to));
+        let end = limit.map(|limit| Instant::now() + limit);
+        loop {
+            if let Some(status) = child.0.try_wait().context("cannot wait for QEMU")? {
+                drop(terminal);
+                // All that the machine said before it ended.
+                let _ = output.map(thread::JoinHandle::join);
+                return Ok(ending(status));
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
+            thread::sleep(POLL_EVERY);
+        }
+        let mut say = |line: Line| {
+            if let Line::Outside(text) = line {
+                eprintln!("{text}");
+            }
+        };
+        registers(&monitor, self.kernel, &mut say);
+        drop(child);
+        drop(terminal);
+        Ok(Ending::Hung(format!("not at its end after {} s", limit.unwrap_or_default().as_secs())))
+    }
+
+    /// All but where the console goes.
+    fn command(&self, monitor: &Path) -> Command {
         let mut command = Command::new(install::QEMU);
-        command.args(["-machine", "q35", "-cpu", "max", "-accel", self.accel.option()]);
+        command.args(["-machine", "q35", "-cpu", "max"]);
+        if self.icount {
+            command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+        } else {
+            command.args(["-accel", self.accel.option()]);
+        }
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
         command.arg("-kernel").arg(self.kernel).args(["-append", self.command_line]);
         if let Some(image) = self.image {
             command.arg("-initrd").arg(image);
         }
-        command.args([
-            "-nodefaults",
-            "-serial",
-            "stdio",
-            "-monitor",
-            "none",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-nodefaults", "-monitor", "none", "-display", "none", "-no-reboot"]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         command
+    }
+}
+
+/// Passes standard input on to a machine, and what that says to standard output, until it has said all; `join` the result
+/// to wait for that.
+///
+/// Input waits for the machine's first line: what comes before the kernel has set its serial port up would be lost.
+fn relay(mut from: ChildStdout, mut to: ChildStdin) -> thread::JoinHandle<()> {
+    let (begun, begin) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        if begin.recv().is_ok() {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut to);
+            // The machine's end stays open: a console does not end.
+            std::mem::forget(to);
+        }
+    });
+    thread::spawn(move || {
+        let mut begun = Some(begun);
+        let mut bytes = [0; 4096];
+        let mut out = std::io::stdout().lock();
+        while let Ok(len @ 1..) = from.read(&mut bytes) {
+            if bytes[..len].contains(&b'\n') {
+                begun.take().inspect(|begun| _ = begun.send(()));
+            }
+            if out.write_all(&bytes[..len]).and_then(|()| out.flush()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// How often a machine that has the console is looked at.
+const POLL_EVERY: Duration = Duration::from_millis(10);
+
+/// The terminal as it was: QEMU makes it raw, and cannot undo that if it is killed.
+struct Terminal(rustix::termios::Termios);
+
+impl Terminal {
+    /// Nothing if standard input is no terminal.
+    fn save() -> Option<Self> {
+        rustix::termios::tcgetattr(std::io::stdin()).ok().map(Self)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        use rustix::termios::{OptionalActions, tcsetattr};
+        // It may have gone meanwhile, and then nobody needs it.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+        if let Ok(flags) = fcntl_getfl(std::io::stdin()) {
+            let _ = fcntl_setfl(std::io::stdin(), flags - OFlags::NONBLOCK);
+        }
     }
 }
 
@@ -195,24 +309,35 @@ fn read_lines(
 
 /// What QEMU's exit status says: the exit device gives `2 * value + 1`, and `0x10` is the kernel's success.
 fn ending(status: ExitStatus) -> Ending {
-    let reason = match status.code() {
+    let (who, reason) = match status.code() {
         Some(33) => return Ending::Success,
-        Some(0) => "the machine reset itself or powered off (a triple fault?)".to_owned(),
-        Some(1) => "QEMU itself failed".to_owned(),
-        Some(35) => "the kernel panicked".to_owned(),
-        Some(37) => "the kernel refuses its command line or its module".to_owned(),
-        Some(39) => "the kernel's job failed".to_owned(),
-        _ => format!("QEMU ended with {status}"),
+        Some(0) => (Failure::Off, "the machine reset itself or powered off (a triple fault?)".to_owned()),
+        Some(1) => (Failure::Other, "QEMU itself failed".to_owned()),
+        Some(35) => (Failure::Panic, "the kernel panicked".to_owned()),
+        Some(37) => (Failure::Input, "the kernel refuses its command line or its image".to_owned()),
+        Some(39) => (Failure::Other, "the kernel's job failed".to_owned()),
+        _ => (Failure::Other, format!("QEMU ended with {status}")),
     };
-    Ending::Failure(reason)
+    Ending::Failure(who, reason)
 }
 
 /// Says where each CPU stands, then has the kernel say what it knows.
 fn inspect(monitor: &Path, kernel: &Path, follow: &mut dyn FnMut(Line)) {
+    let Some(mut qmp) = registers(monitor, kernel, follow) else { return };
+    if let Err(error) = qmp.execute("inject-nmi", json!({})) {
+        follow(Line::Outside(format!("watchdog: {error:#}")));
+    }
+}
+
+/// Says where each CPU stands; returns the connection to QEMU if there is one.
+fn registers(monitor: &Path, kernel: &Path, follow: &mut dyn FnMut(Line)) -> Option<Qmp> {
     let mut say = |text: String| follow(Line::Outside(format!("watchdog: {text}")));
     let mut qmp = match Qmp::connect(monitor) {
         Ok(qmp) => qmp,
-        Err(error) => return say(format!("{error:#}")),
+        Err(error) => {
+            say(format!("{error:#}"));
+            return None;
+        }
     };
     match qmp.registers() {
         Ok(states) => {
@@ -226,9 +351,7 @@ fn inspect(monitor: &Path, kernel: &Path, follow: &mut dyn FnMut(Line)) {
         }
         Err(error) => say(format!("{error:#}")),
     }
-    if let Err(error) = qmp.execute("inject-nmi", json!({})) {
-        say(format!("{error:#}"));
-    }
+    Some(qmp)
 }
 
 /// The functions at an address, the innermost inlined one first, and the line in it.
@@ -278,9 +401,9 @@ mod tests {
     fn every_status_but_the_kernels_success_is_a_failure() {
         for status in [0, 1, 2, 35, 37, 39, 124, 255] {
             let (ending, _) = play(&format!("exit {status}"), LIMITS);
-            assert!(matches!(ending, Ending::Failure(_)), "{status}");
+            assert!(matches!(ending, Ending::Failure(..)), "{status}");
         }
-        assert!(matches!(play("kill -9 $$", LIMITS).0, Ending::Failure(_)), "a signal");
+        assert!(matches!(play("kill -9 $$", LIMITS).0, Ending::Failure(..)), "a signal");
     }
 
     #[test]

@@ -98,6 +98,7 @@ mod tests {
 
     use super::*;
     use crate::accel::Accel;
+    use crate::qemu::Failure;
 
     /// What every object has at least.
     const KEYS: &str = "cpus seconds seed accel namespaces mounts_loaded roundtrip_mismatches lookups \
@@ -134,7 +135,7 @@ mod tests {
             assert_eq!(report.json()["failures"], json!(report.failures));
             report.failures
         };
-        assert_eq!(failing(Ending::Failure("boom".into()), |_| ()), ["boom"]);
+        assert_eq!(failing(Ending::Failure(Failure::Other, "boom".into()), |_| ()), ["boom"]);
         assert_eq!(failing(Ending::Hung("no output for 60 s".into()), |_| ()), ["no output for 60 s"]);
         assert_eq!(failing(Ending::Success, |summary| summary.outcome = None), ["the kernel gave no result"]);
         let violated =

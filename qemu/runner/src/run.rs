@@ -3,20 +3,22 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use stress::forest::Forest;
 use stress::protocol;
 
 use crate::accel::{self, Accel};
+use crate::initramfs::Initramfs;
 use crate::qemu::{Ending, Limits, Machine};
 use crate::report::Report;
 use crate::session::Session;
 use crate::tree::Tree;
-use crate::{BadInput, install, project};
+use crate::{BadInput, EXIT_HUNG, install, project};
 
 /// Boots the kernel, rebuilds a tree of real mounts there, and stresses it on all CPUs.
 #[derive(clap::Args)]
@@ -33,12 +35,24 @@ pub(crate) struct Args {
     /// `host` (this machine's namespaces), `pods:N` (a generated node), or a mountinfo file or folder of them
     #[arg(long, default_value = "host")]
     tree: Tree,
+    /// What rebuilds and stresses the tree: processes through system calls, or threads of the kernel
+    #[arg(long, value_enum, default_value = "user")]
+    level: Level,
     /// How QEMU runs the CPUs
     #[arg(long, value_enum, env = "XTASK_ACCEL", default_value = "auto")]
     accel: accel::Choice,
     /// Where to write the final counters as one object
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+}
+
+/// Where the stress runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// In processes and threads of user space
+    User,
+    /// In threads of the kernel
+    Kernel,
 }
 
 /// What a run was asked to do.
@@ -65,8 +79,6 @@ impl Setting {
     }
 }
 
-/// Exit status for a guest that hung, as `timeout` has it.
-const EXIT_HUNG: u8 = 124;
 /// Longest silence of the kernel; it has a line of progress every second.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// What boot, loading, the checks at the end and a slow host may add to the time of the stress.
@@ -112,14 +124,26 @@ fn boot(args: &Args, forest: &Forest) -> Result<(Report, Ending)> {
     println!("cpus {}, seconds {}, seed {seed}", args.cpus, args.seconds);
 
     let mut image = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
-    image.write_all(&forest.to_image()).context("cannot write the boot module")?;
+    let (module, command_line) = match args.level {
+        Level::Kernel => (forest.to_image(), protocol::command_line(args.seconds, seed)),
+        Level::User => {
+            build_userland()?;
+            let mut files = Initramfs::default();
+            files.program("/init", &project::userland())?.file("/forest", forest.to_image(), 0o644);
+            let seconds = args.seconds;
+            let words = format!("debug_call -- stress /forest --seconds {seconds} --seed {seed}");
+            (files.to_bytes()?, words)
+        }
+    };
+    image.write_all(&module).context("cannot write the boot module")?;
     let machine = Machine {
         kernel: &kernel,
         image: Some(image.path()),
-        command_line: &protocol::command_line(args.seconds, seed),
+        command_line: &command_line,
         cpus: args.cpus,
         memory_mib: memory_mib(forest),
         accel,
+        icount: false,
     };
     let total = Duration::from_secs(args.seconds.into()) + MARGIN;
     let mut session = Session::new(forest, args.seconds);
@@ -129,10 +153,19 @@ fn boot(args: &Args, forest: &Forest) -> Result<(Report, Ending)> {
 
 /// Builds the kernel, with cargo's own messages where somebody can read them.
 pub(crate) fn build_kernel() -> Result<()> {
-    let mut command = project::build_kernel();
+    build(project::build_kernel(), "the kernel")
+}
+
+/// Builds the user-space tests.
+pub(crate) fn build_userland() -> Result<()> {
+    install::userland()?;
+    build(project::build_userland(), "the user-space tests")
+}
+
+fn build(mut command: Command, what: &str) -> Result<()> {
     let words = project::describe(&command);
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{words}`"))?;
-    ensure!(status.success(), "the kernel does not build; `{words}` tells why");
+    ensure!(status.success(), "{what}: the build fails; `{words}` tells why");
     Ok(())
 }
 

@@ -76,6 +76,7 @@ fn prepare() -> Result<()> {
     ensure!(install::is_root(), "the tests read the mounts of every process, and that needs root");
     install::stable(&["rustfmt", "clippy"])?;
     install::miri()?;
+    install::userland()?;
     install::qemu()
 }
 
@@ -122,10 +123,23 @@ fn steps() -> Result<Vec<Step>> {
         ("builds without std".to_owned(), no_std),
         ("kernel build".to_owned(), project::build_kernel()),
     ];
-    for tree in ["host", "pods:20"] {
-        for cpus in ["1", "4"] {
-            let title = format!("run on {tree}, {cpus} CPU{}", if cpus == "1" { "" } else { "s" });
-            steps.push((title, own(&["run", "--cpus", cpus, "--seconds", "10", "--tree", tree])?));
+    steps.push(("user-space tests build".to_owned(), project::build_userland()));
+    for (title, words) in [
+        ("case files from user space, 1 CPU", "user cases --cpus 1"),
+        ("case files from user space, 4 CPUs", "user cases --cpus 4"),
+        ("case files on Debian's Linux", "user cases --kernel linux"),
+        ("oracle: one seed on the kernel and on Linux", "user oracle --seed 1 --ops 2000"),
+        ("a container by busybox and util-linux", "user container"),
+        ("system calls at random", "user fuzz --seed 1 --seconds 20"),
+        ("from the entry to user space", "user measure --limit 100000000"),
+    ] {
+        steps.push((title.to_owned(), own(&words.split(' ').collect::<Vec<_>>())?));
+    }
+    for level in ["kernel", "user"] {
+        for (tree, cpus) in [("host", "1"), ("host", "4"), ("pods:20", "4")] {
+            let title = format!("run on {tree}, {cpus} CPU{}, {level}", if cpus == "1" { "" } else { "s" });
+            let words = ["run", "--level", level, "--cpus", cpus, "--seconds", "10", "--tree", tree];
+            steps.push((title, own(&words)?));
         }
     }
     Ok(steps.into_iter().map(|(title, command)| Step { title, command }).collect())
@@ -169,10 +183,17 @@ mod tests {
             "miri test --package mnt-table",
             "--package tmpfs --package stress --no-default-features",
             "--package kernel",
-            "run --cpus 1 --seconds 10 --tree host",
-            "run --cpus 4 --seconds 10 --tree host",
-            "run --cpus 1 --seconds 10 --tree pods:20",
-            "run --cpus 4 --seconds 10 --tree pods:20",
+            "--package userland",
+            "user cases --cpus 1",
+            "user cases --cpus 4",
+            "user cases --kernel linux",
+            "user oracle",
+            "user container",
+            "user fuzz",
+            "user measure",
+            "run --level kernel --cpus 4 --seconds 10 --tree host",
+            "run --level user --cpus 1 --seconds 10 --tree host",
+            "run --level user --cpus 4 --seconds 10 --tree pods:20",
         ] {
             assert!(words.iter().any(|words| words.contains(wanted)), "{wanted}");
         }

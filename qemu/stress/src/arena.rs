@@ -94,7 +94,7 @@ impl Pivot {
         let mut roots = Vec::new();
         for (which, mark) in ["none", "mark-r", "mark-n"].into_iter().enumerate() {
             let dev = FOREIGN_DEV / 2 + index * 4 + which as u32;
-            let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
+            let options = Options::new(dev, b"tmpfs");
             let root = SuperBlockRef::new(TmpSuperBlock::new(options)?);
             for name in ["new", "old", mark] {
                 directory(root.root(), name.as_bytes())?;

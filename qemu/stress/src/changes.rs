@@ -119,7 +119,7 @@ impl Configure<TmpDentry> for Files {
         // Relaxed: a number of this writer's own.
         let dev = self.0.next.fetch_add(1, Ordering::Relaxed);
         let read_only = request.flags.contains(SuperFlags::RDONLY);
-        let options = Options { dev, fs_type: TMPFS, source: b"none", read_only };
+        let options = Options { read_only, ..Options::new(dev, TMPFS) };
         let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
         let root = SuperBlockRef::new(root);
         for name in ["over", "old", "i"] {

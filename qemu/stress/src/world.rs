@@ -183,7 +183,7 @@ struct Builder {
 
 impl Builder {
     fn super_block(&mut self, dev: u32, fs_type: &[u8]) -> Result<Arc<TmpDentry>, BuildError> {
-        let options = Options { dev, fs_type, source: b"none", read_only: false };
+        let options = Options::new(dev, fs_type);
         let root = TmpSuperBlock::new(options)?;
         self.held.push(SuperBlockRef::new(Arc::clone(&root)));
         self.super_blocks.push(Arc::clone(&root));

@@ -1,22 +1,21 @@
-//! The dentry, which is the inode too: there are no hard links.
+//! The dentry: a name of an inode, and for a directory its entries.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::any::Any;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mnt_table::PathRef;
 use mnt_table::dentry::{Dentry, LookupError, MountedHere};
 use mnt_table::list::NoMemory;
-use mnt_table::memory;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{Guard, pin};
 use mnt_table::sync::Mutex;
 use mnt_table::table::{Entry, Links, Table, Writer};
 use mnt_table::walk::WalkError;
+use mnt_table::{Mount, PathRef, memory};
 
+use crate::handle::Handle;
+use crate::inode::{Body, Inode, New, mode};
 use crate::name::{self, Name};
 use crate::place::{Place, PlaceCell};
 use crate::stats::{self, Shard};
@@ -31,77 +30,53 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
+    /// A fifo.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
     /// What stands for a thing of the kernel's; see [`Handle`].
     Handle,
 }
 
-/// A thing of the kernel's that has a dentry here: a link of a process's directory, the file of a namespace.
-pub trait Handle: Any + Send + Sync {
-    /// Where it leads, if it is a magic link: `Some` always or never. As [`Dentry::follow_magic_link`].
-    fn follow(&self) -> Option<Result<PathRef<TmpDentry>, WalkError>> {
-        None
-    }
-
-    /// Whether it is a magic link.
-    fn is_link(&self) -> bool {
-        false
-    }
-
-    /// As [`Dentry::is_fleeting`].
-    fn is_fleeting(&self) -> bool {
-        false
-    }
-
-    /// As [`Dentry::is_handle`].
-    fn is_handle(&self) -> bool {
-        self.mnt_namespace().is_some()
-    }
-
-    /// The mount namespace that it is the file of.
-    fn mnt_namespace(&self) -> Option<&Arc<MntNamespace<TmpDentry>>> {
-        None
-    }
-
-    /// As [`Dentry::mounted`].
-    fn mounted(&self) {}
-
-    /// As [`Dentry::unmounted`].
-    fn unmounted(&self) {}
-}
-
-/// A directory, file or symbolic link.
+/// A name of a file, or a directory.
 ///
 /// Aligned so that the counts of the `Arc` around it, which change with every handle, are not on the line that walks
 /// read.
 #[repr(C, align(64))]
 pub struct TmpDentry {
-    // Read by walks, fixed but for the hint that something is mounted here.
+    // Read by walks, fixed but for the hint that something is mounted here and the leave to search.
     /// The entries of a directory.
     entries: Option<Table<DirEntry>>,
+    /// Everybody may look names up here: no owner, group or capability needs to be looked at.
+    open_to_all: AtomicBool,
+    /// Names that are not here are asked for.
+    dynamic: bool,
     super_block: Arc<TmpSuperBlock>,
     mounted_here: MountedHere<TmpDentry>,
     // Read by `..` and by changes.
     place: PlaceCell,
     /// Written under the lock of its directory, and its own if it is one.
     removed: AtomicBool,
-    ino: u64,
-    body: Body,
+    inode: Arc<Inode>,
+    /// Its entry's offset in its directory (getdents64(2)), written under the directory's lock.
+    offset: AtomicU64,
+    /// Of a directory.
+    writer: Option<Mutex<DirWriter>>,
 }
 
-/// What a new dentry is to be.
-pub(crate) enum What<'a> {
-    Directory,
-    File,
-    Symlink(&'a [u8]),
-    Handle(Arc<dyn Handle>),
+/// Who changes a directory.
+pub(crate) struct DirWriter {
+    pub(crate) entries: Writer<DirEntry>,
+    /// The offset of the next entry.
+    next_offset: u64,
 }
 
-pub(crate) enum Body {
-    Directory(Mutex<Writer<DirEntry>>),
-    File(Mutex<Vec<u8>>),
-    Symlink(Box<[u8]>),
-    Handle(Arc<dyn Handle>),
-}
+/// The offset of a directory's first entry behind `.` and `..`.
+const FIRST_OFFSET: u64 = 3;
 
 /// An entry of a directory. Never changes.
 #[repr(align(64))]
@@ -122,7 +97,7 @@ impl DirEntry {
 
     #[inline]
     pub(crate) fn is(&self, hash: u64, name: &[u8]) -> bool {
-        self.hash == hash && *self.name == *name
+        self.hash == hash && name::same(&self.name, name)
     }
 
     pub(crate) fn name(&self) -> &[u8] {
@@ -145,61 +120,75 @@ impl Entry for DirEntry {
 }
 
 impl TmpDentry {
-    /// A dentry that no directory has an entry for.
+    /// A dentry with a new inode, that no directory has an entry for.
     ///
     /// Context: what fails retires the place, for which the caller has the memory ([`mnt_table::reclaim::claim`]).
     pub(crate) fn new(
         super_block: &Arc<TmpSuperBlock>,
         place: Option<Place>,
-        what: What<'_>,
+        new: New<'_>,
+        named: bool,
     ) -> Result<Arc<Self>, FsError> {
-        let (entries, body) = match what {
-            What::Directory => {
-                let (table, writer) = Table::new().ok_or(FsError::NoMemory)?;
-                (Some(table), Body::Directory(Mutex::new(writer)))
-            }
-            What::File => (None, Body::File(Mutex::new(Vec::new()))),
-            What::Symlink(target) => (None, Body::Symlink(copy(target)?)),
-            What::Handle(handle) => (None, Body::Handle(handle)),
+        Self::with_inode(place, Inode::new(super_block, new, named)?)
+    }
+
+    /// Another name of `inode`, which is no directory, or its first.
+    pub(crate) fn with_inode(place: Option<Place>, inode: Arc<Inode>) -> Result<Arc<Self>, FsError> {
+        let (entries, writer) = if inode.file_type() == mode::DIRECTORY {
+            let (table, entries) = Table::new().ok_or(FsError::NoMemory)?;
+            (Some(table), Some(Mutex::new(DirWriter { entries, next_offset: FIRST_OFFSET })))
+        } else {
+            (None, None)
         };
-        let place = place.map(memory::boxed).transpose()?;
-        Shard::add(&stats::of(super_block.dev()).dentries, 1);
-        Ok(memory::arc(TmpDentry {
+        let place = match place {
+            Some(place) => Some(memory::boxed(place)?),
+            None => None,
+        };
+        let dentry = TmpDentry {
             entries,
-            super_block: Arc::clone(super_block),
+            open_to_all: AtomicBool::new(is_open_to_all(inode.mode())),
+            dynamic: inode.handle().is_some_and(|handle| handle.is_dynamic()),
+            super_block: Arc::clone(inode.super_block()),
             mounted_here: MountedHere::new(),
             place: PlaceCell::new(place),
             removed: AtomicBool::new(false),
-            ino: super_block.next_ino(),
-            body,
-        })?)
+            inode,
+            offset: AtomicU64::new(0),
+            writer,
+        };
+        Shard::add(&stats::of(dentry.super_block.dev()).dentries, 1);
+        memory::arc(dentry).map_err(|_| FsError::NoMemory)
     }
 
     /// What it is. Fixed for life.
     pub fn kind(&self) -> Kind {
-        match self.body {
-            Body::Directory(_) => Kind::Directory,
-            Body::File(_) => Kind::File,
-            Body::Symlink(_) => Kind::Symlink,
-            Body::Handle(_) => Kind::Handle,
-        }
+        self.inode.kind()
     }
 
-    /// The identity: the superblock's `dev`, and a number that is never used again in it.
+    /// The identity of the inode: the superblock's `dev`, and a number that is never used again in it.
     pub fn id(&self) -> (u32, u64) {
-        (self.super_block.dev(), self.ino)
+        (self.super_block.dev(), self.inode.ino())
+    }
+
+    /// The inode.
+    pub fn inode(&self) -> &Arc<Inode> {
+        &self.inode
     }
 
     /// What it stands for, if it is a [`Handle`].
     pub fn handle(&self) -> Option<&Arc<dyn Handle>> {
-        match &self.body {
-            Body::Handle(handle) => Some(handle),
-            _ => None,
-        }
+        self.inode.handle()
     }
 
-    pub(crate) fn body(&self) -> &Body {
-        &self.body
+    /// Changes the permission bits.
+    pub fn set_permissions(&self, permissions: u32) {
+        self.inode.set_permissions(permissions);
+        self.open_to_all.store(is_open_to_all(permissions), Ordering::Relaxed); // Relaxed: a bit that stands for itself.
+    }
+
+    /// Changes owner and group.
+    pub fn set_owner(&self, uid: u32, gid: u32) {
+        self.inode.set_owner(uid, gid);
     }
 
     pub(crate) fn place(&self) -> &PlaceCell {
@@ -207,11 +196,22 @@ impl TmpDentry {
     }
 
     /// The entries and their writer's lock.
-    pub(crate) fn directory(&self) -> Result<(&Table<DirEntry>, &Mutex<Writer<DirEntry>>), FsError> {
-        match (&self.entries, &self.body) {
-            (Some(entries), Body::Directory(writer)) => Ok((entries, writer)),
+    pub(crate) fn directory(&self) -> Result<(&Table<DirEntry>, &Mutex<DirWriter>), FsError> {
+        match (&self.entries, &self.writer) {
+            (Some(entries), Some(writer)) => Ok((entries, writer)),
             _ => Err(FsError::NotDirectory),
         }
+    }
+
+    /// Its entry's offset.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed) // Relaxed: under its directory's lock.
+    }
+
+    /// Gives it the next offset of `writer`, whose directory's lock the caller holds.
+    pub(crate) fn take_offset(&self, writer: &mut DirWriter) {
+        self.offset.store(writer.next_offset, Ordering::Relaxed);
+        writer.next_offset += 1;
     }
 
     /// Marks it removed. Context: holds the lock of its directory, and its own if it is one.
@@ -228,21 +228,14 @@ impl TmpDentry {
     }
 }
 
-/// `bytes` in memory of their own.
-pub(crate) fn copy(bytes: &[u8]) -> Result<Box<[u8]>, NoMemory> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).map_err(|_| NoMemory)?;
-    copy.extend_from_slice(bytes);
-    Ok(copy.into_boxed_slice())
+/// Whether everybody may search a directory with these permissions.
+fn is_open_to_all(mode: u32) -> bool {
+    mode & 0o111 == 0o111
 }
 
 impl Drop for TmpDentry {
     fn drop(&mut self) {
-        let live = stats::of(self.super_block.dev());
-        if let Body::File(contents) = &mut self.body {
-            Shard::add(&live.bytes, -(contents.get_mut().len() as i64));
-        }
-        Shard::add(&live.dentries, -1);
+        Shard::add(&stats::of(self.super_block.dev()).dentries, -1);
     }
 }
 
@@ -276,9 +269,24 @@ impl Dentry for TmpDentry {
         let Some(entries) = &self.entries else { return Err(LookupError::NotDirectory) };
         let hash = name::hash(name);
         match entries.find(hash, |entry| entry.is(hash, name), guard) {
+            Some(entry) if !self.dynamic => Ok(&entry.child),
+            Some(entry) if entry.child.handle().is_some_and(|handle| handle.is_stale()) => {
+                Err(LookupError::Ask)
+            }
             Some(entry) => Ok(&entry.child),
+            None if self.dynamic => Err(LookupError::Ask),
             None => Err(LookupError::NotFound),
         }
+    }
+
+    fn instantiate(self: &Arc<Self>, name: &[u8]) -> Result<(), WalkError> {
+        self.handle().map_or(Err(WalkError::NotFound), |handle| handle.instantiate(self, name))
+    }
+
+    #[inline]
+    fn may_search(&self, mount: &Mount<Self>) -> bool {
+        // Relaxed: as in `set_permissions`.
+        self.open_to_all.load(Ordering::Relaxed) || self.super_block.may_search(self, mount)
     }
 
     #[inline]
@@ -292,14 +300,15 @@ impl Dentry for TmpDentry {
         if self.is_dir() {
             return None;
         }
-        match &self.body {
+        match self.inode.body() {
             Body::Symlink(target) => Some(target),
+            Body::Handle(handle) => handle.symlink(),
             _ => None,
         }
     }
 
     fn is_magic_link(&self) -> bool {
-        self.handle().is_some_and(|handle| handle.is_link())
+        !self.is_dir() && self.handle().is_some_and(|handle| handle.is_link())
     }
 
     fn follow_magic_link(&self) -> Result<PathRef<Self>, WalkError> {
@@ -319,10 +328,12 @@ impl Dentry for TmpDentry {
     }
 
     fn mounted(&self) {
+        self.inode.hold();
         self.handle().into_iter().for_each(|handle| handle.mounted());
     }
 
     fn unmounted(&self) {
+        self.inode.close();
         self.handle().into_iter().for_each(|handle| handle.unmounted());
     }
 

@@ -4,20 +4,23 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr::NonNull;
 
 use mnt_table::dentry::Dentry;
-use mnt_table::memory::{Claims, Grow};
+use mnt_table::list::NoMemory;
+use mnt_table::memory::{self, Claims, Grow};
 use mnt_table::namespace::MntNamespace;
 use mnt_table::reclaim::{self, pin};
 use mnt_table::removal::Removal;
 use mnt_table::sync::MutexGuard;
 use mnt_table::table::Unlinked;
-use mnt_table::table::Writer;
 use smallvec::SmallVec;
 
 use crate::FsError;
-use crate::dentry::{self, DirEntry, Handle, TmpDentry, What};
-use crate::name::{self, TARGET_MAX};
+use crate::dentry::{DirEntry, DirWriter, TmpDentry};
+use crate::handle::Handle;
+use crate::inode::{Inode, New, What, mode};
+use crate::name::{self, Name, TARGET_MAX};
 use crate::place::Place;
 
 /// Names and what they name.
@@ -38,6 +41,28 @@ impl fmt::Debug for Removed {
     }
 }
 
+/// An entry of a directory; see [`TmpDentry::list`].
+pub struct Listed {
+    /// Its offset.
+    pub offset: u64,
+    name: Name,
+    /// What it names.
+    pub dentry: Arc<TmpDentry>,
+}
+
+impl Listed {
+    /// The name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+}
+
+/// Where the inode of a new entry comes from.
+enum Source<'a> {
+    New(New<'a>),
+    Link(Arc<Inode>),
+}
+
 /// What an entry has to be for its removal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -52,7 +77,7 @@ impl TmpDentry {
     /// `ENOTDIR`; the name's errors: `ENOENT`, `EINVAL`, `ENAMETOOLONG`; `EEXIST`; `ENOENT`: this directory was removed;
     /// `EROFS`; `ENOMEM`.
     pub fn create(self: &Arc<Self>, name: &[u8]) -> Result<Arc<TmpDentry>, FsError> {
-        self.add(name, What::File)
+        self.make(name, New::of(What::File))
     }
 
     /// Makes an empty directory.
@@ -60,7 +85,7 @@ impl TmpDentry {
     /// # Errors
     /// As [`TmpDentry::create`].
     pub fn mkdir(self: &Arc<Self>, name: &[u8]) -> Result<Arc<TmpDentry>, FsError> {
-        self.add(name, What::Directory)
+        self.make(name, New::of(What::Directory))
     }
 
     /// Makes a symbolic link to `target`.
@@ -71,7 +96,7 @@ impl TmpDentry {
         match target.len() {
             0 => Err(FsError::NotFound),
             len if len > TARGET_MAX => Err(FsError::NameTooLong),
-            _ => self.add(name, What::Symlink(target)),
+            _ => self.make(name, New::of(What::Symlink(target))),
         }
     }
 
@@ -84,7 +109,7 @@ impl TmpDentry {
         name: &[u8],
         handle: Arc<dyn Handle>,
     ) -> Result<Arc<TmpDentry>, FsError> {
-        self.add(name, What::Handle(handle))
+        self.make(name, New::of(What::Handle(handle)))
     }
 
     /// Removes the empty directory `name`. `own` is the caller's mount namespace.
@@ -107,6 +132,86 @@ impl TmpDentry {
         self.remove(name, Want::Other, own)
     }
 
+    /// Makes an entry. A directory's set-group-id bit gives the new one its group, and a directory the bit too.
+    ///
+    /// # Errors
+    /// As [`TmpDentry::create`]; `ENOSPC`.
+    pub fn make(self: &Arc<Self>, name: &[u8], new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        self.add(name, Source::New(new), true)
+    }
+
+    /// As [`TmpDentry::make`], by the kernel itself: whether the instance is read-only makes no difference.
+    ///
+    /// # Errors
+    /// As [`TmpDentry::make`].
+    pub fn adopt(self: &Arc<Self>, name: &[u8], new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        self.add(name, Source::New(new), false)
+    }
+
+    /// Makes another name of `of`, which is no directory (link(2)).
+    ///
+    /// # Errors
+    /// `EPERM`: a directory. `EXDEV`. `EMLINK`. `ENOENT`: it has lost its last name. Then as [`TmpDentry::create`].
+    pub fn link(self: &Arc<Self>, name: &[u8], of: &TmpDentry) -> Result<Arc<TmpDentry>, FsError> {
+        if of.is_dir() {
+            return Err(FsError::NotPermitted);
+        }
+        if !Arc::ptr_eq(self.super_block(), of.super_block()) {
+            return Err(FsError::CrossDevice);
+        }
+        self.add(name, Source::Link(Arc::clone(of.inode())), true)
+    }
+
+    /// A file in this directory's instance that has no name (`O_TMPFILE`); [`TmpDentry::link`] gives it one.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `EROFS`, `ENOSPC`, `ENOMEM`.
+    pub fn nameless(self: &Arc<Self>, new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        self.super_block().may_write()?;
+        self.nameless_in(name::numbered(self.super_block().next_ino())?, new)
+    }
+
+    /// As [`TmpDentry::nameless`], by the kernel itself, to be shown as `name`.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOSPC`, `ENOMEM`, `ENAMETOOLONG`.
+    pub fn nameless_as(self: &Arc<Self>, name: &[u8], new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        if name.len() > name::NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        self.nameless_in(name::copy(name)?, new)
+    }
+
+    /// A file of the kernel's own that is in no directory, but is not removed from one either: it can be mounted.
+    ///
+    /// # Errors
+    /// As [`TmpDentry::nameless`].
+    pub fn unlisted(self: &Arc<Self>, new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        self.unlisted_in(name::numbered(self.super_block().next_ino())?, new)
+    }
+
+    fn nameless_in(self: &Arc<Self>, name: Name, new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        let dentry = self.unlisted_in(name, new)?;
+        dentry.set_removed();
+        Ok(dentry)
+    }
+
+    fn unlisted_in(self: &Arc<Self>, name: Name, new: New<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        self.directory()?;
+        let place = Place { name, parent: Arc::clone(self) };
+        TmpDentry::new(self.super_block(), Some(place), self.inherit(new), false)
+    }
+
+    fn inherit<'a>(&self, mut new: New<'a>) -> New<'a> {
+        if self.inode().mode() & mode::SET_GID != 0 {
+            new.gid = self.inode().owner().1;
+            if matches!(new.what, What::Directory) {
+                new.mode |= mode::SET_GID;
+            }
+        }
+        new
+    }
+
     /// The names in this directory and what they are, in no order.
     ///
     /// # Errors
@@ -115,15 +220,67 @@ impl TmpDentry {
         let (_, writer) = self.directory()?;
         let writer = writer.lock();
         // SAFETY: linked entries are alive, and the lock keeps them linked.
-        let entries = writer.entries().map(|entry| unsafe { entry.as_ref() });
+        let entries = writer.entries.entries().map(|entry| unsafe { entry.as_ref() });
         let mut found = Entries::new();
         for entry in entries {
-            found.try_push((dentry::copy(entry.name())?, Arc::clone(entry.child())))?;
+            found.try_push((name::boxed(entry.name())?, Arc::clone(entry.child())))?;
         }
         Ok(found)
     }
 
-    fn add(self: &Arc<Self>, name: &[u8], what: What<'_>) -> Result<Arc<TmpDentry>, FsError> {
+    /// The entry `name` as it is, whatever a walk would make of it; `None` if this is no directory.
+    pub fn entry(&self, name: &[u8]) -> Option<Arc<TmpDentry>> {
+        self.get(name::hash(name), name).ok().flatten()
+    }
+
+    /// The number of entries.
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    pub fn entry_count(&self) -> Result<usize, FsError> {
+        Ok(self.directory()?.1.lock().entries.len())
+    }
+
+    /// The entries with offsets above `after`, in the order of their offsets, up to `max` of them. An entry keeps its
+    /// offset while it has its name; new ones have larger offsets.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOMEM`.
+    pub fn list(&self, after: u64, max: usize) -> Result<Vec<Listed>, FsError> {
+        let (_, writer) = self.directory()?;
+        let mut found: Vec<(u64, NonNull<DirEntry>)> = Vec::new();
+        let writer = writer.lock();
+        found.try_reserve_exact(writer.entries.len()).map_err(|_| FsError::NoMemory)?;
+        // SAFETY: linked entries are alive, and the lock keeps them linked.
+        let offset = |entry: NonNull<DirEntry>| unsafe { entry.as_ref() }.child().offset();
+        found.extend(
+            writer.entries.entries().map(|entry| (offset(entry), entry)).filter(|(at, _)| *at > after),
+        );
+        if found.len() > max {
+            found.select_nth_unstable_by_key(max, |(at, _)| *at);
+            found.truncate(max);
+        }
+        found.sort_unstable_by_key(|(at, _)| *at);
+        let mut listed = Vec::new();
+        listed.try_reserve_exact(found.len()).map_err(|_| FsError::NoMemory)?;
+        for (offset, entry) in found {
+            // SAFETY: as above.
+            let entry = unsafe { entry.as_ref() };
+            listed.push(Listed {
+                offset,
+                name: name::copy(entry.name())?,
+                dentry: Arc::clone(entry.child()),
+            });
+        }
+        Ok(listed)
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        name: &[u8],
+        what: Source<'_>,
+        checked: bool,
+    ) -> Result<Arc<TmpDentry>, FsError> {
         let (entries, writer) = self.directory()?;
         name::check(name)?;
         let hash = name::hash(name);
@@ -135,27 +292,85 @@ impl TmpDentry {
         let mut claims = Claims::none();
         reclaim::claim(&mut claims, 1)?;
         let place = Place { name: name::copy(name)?, parent: Arc::clone(self) };
-        let child = TmpDentry::new(self.super_block(), Some(place), what)?;
+        let (child, link) = match what {
+            Source::New(new) => {
+                (TmpDentry::new(self.super_block(), Some(place), self.inherit(new), true)?, false)
+            }
+            Source::Link(inode) => (TmpDentry::with_inode(Some(place), inode)?, true),
+        };
         let entry = DirEntry::new(hash, name::copy(name)?, &child)?;
         let (added, waits) = {
             let guard = pin();
             let mut writer = writer.lock();
             let added = if self.is_removed() {
                 Err(FsError::NotFound)
-            } else if writer.find(hash, |entry| entry.is(hash, name)).is_some() {
+            } else if writer.entries.find(hash, |entry| entry.is(hash, name)).is_some() {
                 Err(FsError::Exists)
             } else {
-                self.super_block().may_write().map(|()| {
-                    writer.insert(entries, Unlinked::new(entry), &guard);
+                let may = if checked { self.super_block().may_write() } else { Ok(()) };
+                may.and_then(|()| if link { child.inode().add_name() } else { Ok(()) }).map(|()| {
+                    child.take_offset(&mut writer);
+                    writer.entries.insert(entries, Unlinked::new(entry), &guard);
                 })
             };
-            (added, writer.waits())
+            (added, writer.entries.waits())
         };
         if waits {
             // The directory's hash waits for a grace period to grow.
             pin().flush();
         }
-        added.map(|()| child)
+        added?;
+        self.inode().touch();
+        if link {
+            child.inode().touch_changed();
+        } else if child.is_dir() {
+            self.inode().change_subdirectories(true);
+        }
+        Ok(child)
+    }
+
+    /// Takes the entry `name` away though it is in use, by the kernel itself: what it stood for is gone. A directory's
+    /// entries go with it. Nothing if there is no such entry.
+    ///
+    /// Context: not pinned; no lock held; may block.
+    pub fn forget(&self, name: &[u8]) -> Option<Removed> {
+        let (entries, _) = self.directory().ok()?;
+        let hash = name::hash(name);
+        loop {
+            let child = self.get(hash, name).ok()??;
+            if child.is_dir() {
+                for (name, _) in memory::until(|| child.entries().map_err(|_| NoMemory)) {
+                    // Nothing is mounted on what is in a process's directory but by the process itself.
+                    let removed = child.forget(&name);
+                    drop(removed);
+                }
+            }
+            let removal = memory::until(|| Removal::begin_everywhere(&child));
+            {
+                let mut locks = DirLocks::take(&[self, &child]);
+                let guard = pin();
+                let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
+                // SAFETY: linked, and the lock keeps it so.
+                let Some(entry) =
+                    entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), &child))
+                else {
+                    continue; // Somebody was faster; look again.
+                };
+                if child.is_dir() && !locks.of(&child).entries.is_empty() {
+                    continue;
+                }
+                child.set_removed();
+                // SAFETY: found linked under this lock.
+                unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
+            }
+            child.inode().remove_name();
+            if child.is_dir() {
+                self.inode().change_subdirectories(false);
+            }
+            let elsewhere = removal.done();
+            reclaim::relieve();
+            return Some(Removed { dentry: child, elsewhere });
+        }
     }
 
     fn remove(
@@ -182,20 +397,21 @@ impl TmpDentry {
             {
                 let mut locks = DirLocks::take(&[self, &child]);
                 let guard = pin();
-                let entry = locks.of(self).find(hash, |entry| entry.is(hash, name));
+                let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
                 // SAFETY: linked, and the lock keeps it so.
                 let Some(entry) =
                     entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), &child))
                 else {
                     continue; // Somebody was faster; look again.
                 };
-                if want == Want::Directory && !locks.of(&child).is_empty() {
+                if want == Want::Directory && !locks.of(&child).entries.is_empty() {
                     return Err(FsError::NotEmpty);
                 }
                 child.set_removed();
                 // SAFETY: found linked under this lock.
-                unsafe { locks.of(self).remove(entries, entry, &guard) };
+                unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
             }
+            self.lost(&child);
             let elsewhere = removal.done();
             reclaim::relieve();
             return Ok(Removed { dentry: child, elsewhere });
@@ -203,22 +419,34 @@ impl TmpDentry {
     }
 }
 
-/// The locks of up to three directories, taken in the order of their addresses.
-pub(crate) struct DirLocks<'a>(SmallVec<[Locked<'a>; 3]>);
+impl TmpDentry {
+    /// The entry of `child` in this directory is gone.
+    pub(crate) fn lost(&self, child: &TmpDentry) {
+        self.inode().touch();
+        child.inode().touch_changed();
+        child.inode().remove_name();
+        if child.is_dir() {
+            self.inode().change_subdirectories(false);
+        }
+    }
+}
 
-type Locked<'a> = (&'a TmpDentry, MutexGuard<'a, Writer<DirEntry>>);
+/// The locks of up to four directories, taken in the order of their addresses.
+pub(crate) struct DirLocks<'a>(SmallVec<[Locked<'a>; 4]>);
+
+type Locked<'a> = (&'a TmpDentry, MutexGuard<'a, DirWriter>);
 
 impl<'a> DirLocks<'a> {
     /// Locks those of `dentries` that are directories, each once. Context: not pinned.
     pub(crate) fn take(dentries: &[&'a TmpDentry]) -> Self {
-        let mut sorted: SmallVec<[&'a TmpDentry; 3]> = dentries.iter().copied().collect();
+        let mut sorted: SmallVec<[&'a TmpDentry; 4]> = dentries.iter().copied().collect();
         sorted.sort_unstable_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         sorted.dedup_by_key(|dentry| core::ptr::from_ref(*dentry).addr());
         let locked = sorted.into_iter().filter_map(|dentry| {
             let (entries, writer) = dentry.directory().ok()?;
             let mut writer = writer.lock();
-            if writer.starved() {
-                writer.catch_up(entries);
+            if writer.entries.starved() {
+                writer.entries.catch_up(entries);
             }
             Some((dentry, writer))
         });
@@ -226,7 +454,7 @@ impl<'a> DirLocks<'a> {
     }
 
     /// The writer of `dentry`, a directory that was locked.
-    pub(crate) fn of(&mut self, dentry: &TmpDentry) -> &mut Writer<DirEntry> {
+    pub(crate) fn of(&mut self, dentry: &TmpDentry) -> &mut DirWriter {
         let held = self.0.iter_mut().find(|(held, _)| core::ptr::eq(*held, dentry));
         &mut held.expect("the directory is locked").1
     }

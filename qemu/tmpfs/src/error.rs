@@ -21,6 +21,22 @@ pub enum FsError {
     Busy,
     /// `EINVAL`: `.`, `..`, or a name with `/` or NUL.
     BadName,
+    /// `EPERM`: not for a directory.
+    NotPermitted,
+    /// `EPERM`: a seal forbids it.
+    Sealed,
+    /// `EMLINK`: too many names of one file.
+    TooManyLinks,
+    /// `ENOSPC`: the instance is full.
+    NoSpace,
+    /// `EFAULT`: a page beyond the end of the file.
+    BeyondEnd,
+    /// `EINVAL`: a limit below what is used, or where there was none.
+    BadLimit,
+    /// `ETXTBSY`: it is run, or written.
+    Run,
+    /// `ENXIO`: no such byte in the file.
+    NoSuchByte,
     /// `ENAMETOOLONG`: a name above 255 bytes, or a link's target above 4095.
     NameTooLong,
     /// `EINVAL`: a directory cannot become its own descendant.

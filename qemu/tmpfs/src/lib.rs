@@ -1,4 +1,5 @@
-//! An in-memory file system with a lock-free dentry cache, shared by hosts, benches and the kernel.
+//! An in-memory file system with a lock-free dentry cache, shared by hosts, benches and the kernel; there it also holds
+//! what the kernel shows of itself ([`Handle`]).
 //!
 //! 1. The tree is the cache: a directory is a [`mnt_table::table::Table`] of immutable entries (name, child), so a lookup
 //!    takes no lock and writes nothing.
@@ -11,29 +12,40 @@
 //!
 //! # Lock order
 //! The mount namespace of the caller (in [`mnt_table::removal`], held for its test only); then [`TmpSuperBlock`]'s rename
-//! lock, for renames between two directories; then directories by address. All but the first are leaf locks.
+//! lock, for renames between two directories; then directories by address; then an inode's locks and its contents'. All
+//! but the first are leaf locks. A file's `writing` lock, which blocks, comes before all of them.
 //!
 //! # Left out
-//! Hard links, special files, modes, owners, times and limits: nothing here mounts differently for them.
+//! Extended attributes, quotas, and writing pages out: there is nowhere to write them.
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+mod contents;
 mod dentry;
 mod directory;
 mod error;
 mod file;
+mod handle;
+mod inode;
 mod name;
+mod page;
 mod place;
+mod radix;
 mod rename;
 mod stats;
 mod super_block;
 
-pub use dentry::{Handle, Kind, TmpDentry};
-pub use directory::{Entries, Removed};
+pub use contents::{Contents, FILE_MAX};
+pub use dentry::{Kind, TmpDentry};
+pub use directory::{Entries, Listed, Removed};
 pub use error::FsError;
-pub use file::FILE_MAX;
+pub use handle::Handle;
+pub use inode::{Inode, New, Times, What, mode};
 pub use name::{NAME_MAX, TARGET_MAX};
-pub use rename::rename;
+pub use page::{PAGE_SIZE, Page, pages, set_owners};
+pub use rename::{exchange, rename, rename_if};
 pub use stats::{Stats, stats};
-pub use super_block::{Options, TmpSuperBlock};
+pub use super_block::{Machine, Options, TmpSuperBlock, Usage};

@@ -1,5 +1,7 @@
 //! Names: what is a good one, its hash, and its bytes inside an entry.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
@@ -42,4 +44,37 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
     let mut hasher = STATE.build_hasher();
     hasher.write(name);
     hasher.finish()
+}
+
+/// Whether two names are the same, which they are nearly always when their hashes are.
+#[inline]
+pub(crate) fn same(one: &[u8], two: &[u8]) -> bool {
+    // Names are short: a loop is faster than a call of what is made for long texts.
+    one.len() == two.len() && core::iter::zip(one, two).all(|(one, two)| one == two)
+}
+
+/// A copy of a symbolic link's target.
+pub(crate) fn boxed(target: &[u8]) -> Result<Box<[u8]>, FsError> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(target.len()).map_err(|_| FsError::NoMemory)?;
+    copy.extend_from_slice(target);
+    Ok(copy.into_boxed_slice())
+}
+
+/// What a file without a name is called (`O_TMPFILE`): `#` and a number.
+pub(crate) fn numbered(number: u64) -> Result<Name, FsError> {
+    let mut digits = [0; 21];
+    let mut first = digits.len();
+    let mut rest = number;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    first -= 1;
+    digits[first] = b'#';
+    copy(&digits[first..])
 }

@@ -8,12 +8,18 @@ const SHARDS: usize = 64;
 #[repr(align(128))]
 pub(crate) struct Shard {
     pub(crate) dentries: AtomicI64,
+    pub(crate) inodes: AtomicI64,
     pub(crate) super_blocks: AtomicI64,
     pub(crate) bytes: AtomicI64,
 }
 
 static LIVE: [Shard; SHARDS] = [const {
-    Shard { dentries: AtomicI64::new(0), super_blocks: AtomicI64::new(0), bytes: AtomicI64::new(0) }
+    Shard {
+        dentries: AtomicI64::new(0),
+        inodes: AtomicI64::new(0),
+        super_blocks: AtomicI64::new(0),
+        bytes: AtomicI64::new(0),
+    }
 }; SHARDS];
 
 /// What is alive in memory: unlinked or not, mounted or not.
@@ -21,9 +27,11 @@ static LIVE: [Shard; SHARDS] = [const {
 pub struct Stats {
     /// Dentries.
     pub dentries: i64,
+    /// Inodes.
+    pub inodes: i64,
     /// Superblocks.
     pub super_blocks: i64,
-    /// Bytes of file contents.
+    /// Bytes of the pages that files have.
     pub bytes: i64,
 }
 
@@ -32,6 +40,7 @@ pub fn stats() -> Stats {
     // Relaxed here and where they change: statistics.
     LIVE.iter().fold(Stats::default(), |sum, shard| Stats {
         dentries: sum.dentries + shard.dentries.load(Ordering::Relaxed),
+        inodes: sum.inodes + shard.inodes.load(Ordering::Relaxed),
         super_blocks: sum.super_blocks + shard.super_blocks.load(Ordering::Relaxed),
         bytes: sum.bytes + shard.bytes.load(Ordering::Relaxed),
     })

@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::any::Any;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -10,15 +12,33 @@ use mnt_table::list::NoMemory;
 use mnt_table::memory::{self, Claims, Grow};
 use mnt_table::reclaim::{self, pin};
 use mnt_table::sync::Mutex;
-use mnt_table::{Source, UserNs};
+use mnt_table::{Mount, Source, UserNs};
 use smallvec::SmallVec;
 
-use crate::FsError;
-use crate::dentry::{self, DirEntry, TmpDentry, What};
+use crate::dentry::{DirEntry, TmpDentry};
+use crate::inode::{New, What};
+use crate::name;
 use crate::stats::{self, Shard};
+use crate::{FsError, PAGE_SIZE};
+
+/// What an instance asks of the machine around it.
+pub trait Machine: Send + Sync {
+    /// The time, in nanoseconds since 1970.
+    fn now(&self) -> i64;
+
+    /// Whether the caller may look names up in `directory`, reached through `mount`: asked only where not everybody may.
+    ///
+    /// Context: pinned; never blocks.
+    fn may_search(&self, directory: &TmpDentry, mount: &Mount<TmpDentry>) -> bool;
+
+    /// The pages `pages` of the file with this identity are gone from it: whoever maps it forgets them.
+    ///
+    /// Context: no spin lock held; may block.
+    fn cut(&self, file: (u32, u64), pages: Range<u64>);
+}
 
 /// What a superblock is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// The device's minor number, which tells this instance from others.
     pub dev: u32,
@@ -28,18 +48,99 @@ pub struct Options<'a> {
     pub source: &'a [u8],
     /// Whether changes fail with `EROFS`.
     pub read_only: bool,
+    /// The most pages of contents; `None` if there is no limit.
+    pub pages: Option<u64>,
+    /// The most inodes.
+    pub inodes: Option<u64>,
+    /// The root's permissions, owner and group.
+    pub root: (u32, u32, u32),
+    /// Who owns the instance.
+    pub owner: &'a UserNs,
+    /// The machine around it; without one it is always 1970, and everybody may search everything.
+    pub machine: Option<&'static dyn Machine>,
+}
+
+impl<'a> Options<'a> {
+    /// Writable, without limits, the administrator's.
+    pub const fn new(dev: u32, fs_type: &'a [u8]) -> Self {
+        const INITIAL: &UserNs = &UserNs::INITIAL;
+        Options {
+            dev,
+            fs_type,
+            source: b"none",
+            read_only: false,
+            pages: None,
+            inodes: None,
+            root: (0o755, 0, 0),
+            owner: INITIAL,
+            machine: None,
+        }
+    }
+}
+
+/// Something of which there may be only so much.
+struct Quota {
+    used: AtomicU64,
+    /// `u64::MAX`: no limit.
+    max: AtomicU64,
+}
+
+impl Quota {
+    fn new(max: Option<u64>) -> Self {
+        Quota { used: AtomicU64::new(0), max: AtomicU64::new(max.unwrap_or(u64::MAX)) }
+    }
+
+    // Relaxed, all: numbers that stand for themselves.
+    fn take(&self, more: u64) -> Result<(), FsError> {
+        let max = self.max.load(Ordering::Relaxed);
+        let add = |used: u64| used.checked_add(more).filter(|used| *used <= max);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(FsError::NoSpace),
+        }
+    }
+
+    fn give(&self, less: u64) {
+        self.used.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn max(&self) -> Option<u64> {
+        Some(self.max.load(Ordering::Relaxed)).filter(|max| *max != u64::MAX)
+    }
+}
+
+/// How much of an instance is used (statfs(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Pages of contents.
+    pub pages: u64,
+    /// The most there may be.
+    pub pages_max: Option<u64>,
+    /// Inodes.
+    pub inodes: u64,
+    /// The most there may be.
+    pub inodes_max: Option<u64>,
 }
 
 /// An instance of the file system.
 pub struct TmpSuperBlock {
     active: ActiveMounts,
     dev: u32,
+    machine: Option<&'static dyn Machine>,
     fs_type: Box<[u8]>,
     source: Source,
     /// Open files that have lost their names: with them it does not become read-only.
     nameless: AtomicU32,
     owner: Mutex<UserNs>,
     inos: AtomicU64,
+    pages: Quota,
+    inodes: Quota,
+    /// What the kernel keeps with it: flags and parameters as they are shown.
+    attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Held by renames from one directory to another: nothing else changes who is below whom.
     pub(crate) rename: Mutex<()>,
     /// Weak, because the root owns the superblock.
@@ -56,25 +157,105 @@ impl TmpSuperBlock {
     /// `ENOMEM`.
     #[expect(clippy::new_ret_no_self, reason = "a superblock is had by its root")]
     pub fn new(options: Options<'_>) -> Result<Arc<TmpDentry>, FsError> {
-        let (fs_type, source) = (dentry::copy(options.fs_type)?, Source::new(options.source)?);
-        Shard::add(&stats::of(options.dev).super_blocks, 1);
-        let super_block = memory::arc(TmpSuperBlock {
+        Self::with_root(options, What::Directory)
+    }
+
+    /// As [`TmpSuperBlock::new`], with a root that the kernel makes the entries of.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn with_root(options: Options<'_>, root: What<'_>) -> Result<Arc<TmpDentry>, FsError> {
+        let source = Source::new(options.source)?;
+        let super_block = TmpSuperBlock {
             active: ActiveMounts::new(),
             dev: options.dev,
-            fs_type,
+            machine: options.machine,
+            fs_type: name::boxed(options.fs_type)?,
             source,
             nameless: AtomicU32::new(0),
-            owner: Mutex::new(UserNs::INITIAL),
+            owner: Mutex::new(options.owner.clone()),
             inos: AtomicU64::new(1),
+            pages: Quota::new(options.pages),
+            inodes: Quota::new(options.inodes),
+            attached: Mutex::new(None),
             rename: Mutex::new(()),
             root: Mutex::new(Weak::new()),
             shut_down: AtomicBool::new(false),
-        })?;
+        };
+        Shard::add(&stats::of(options.dev).super_blocks, 1);
+        let super_block = memory::arc(super_block).map_err(|_| FsError::NoMemory)?;
         // Nobody writes yet, and nobody has a file.
         assert!(super_block.set_read_only(options.read_only));
-        let root = TmpDentry::new(&super_block, None, What::Directory)?;
+        let (mode, uid, gid) = options.root;
+        let root = TmpDentry::new(&super_block, None, New { what: root, mode, uid, gid }, true)?;
         *super_block.root.lock() = Arc::downgrade(&root);
         Ok(root)
+    }
+
+    /// The time.
+    pub fn now(&self) -> i64 {
+        self.machine.map_or(0, |machine| machine.now())
+    }
+
+    pub(crate) fn may_search(&self, directory: &TmpDentry, mount: &Mount<TmpDentry>) -> bool {
+        self.machine.is_none_or(|machine| machine.may_search(directory, mount))
+    }
+
+    pub(crate) fn cut(&self, ino: u64, pages: Range<u64>) {
+        self.machine.into_iter().for_each(|machine| machine.cut((self.dev, ino), pages.clone()));
+    }
+
+    /// What the kernel keeps with it.
+    pub fn attached(&self) -> &Mutex<Option<Arc<dyn Any + Send + Sync>>> {
+        &self.attached
+    }
+
+    /// How much of it is used.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            pages: self.pages.used(),
+            pages_max: self.pages.max(),
+            inodes: self.inodes.used(),
+            inodes_max: self.inodes.max(),
+        }
+    }
+
+    /// Changes the limits that are given (remount); 0 is no limit.
+    ///
+    /// # Errors
+    /// `EINVAL`: less than is used, or a limit where there was none.
+    pub fn set_limits(&self, pages: Option<u64>, inodes: Option<u64>) -> Result<(), FsError> {
+        let fits = |quota: &Quota, max: Option<u64>| match max {
+            None | Some(0) => true,
+            Some(max) => quota.max().is_some() && quota.used() <= max,
+        };
+        if !fits(&self.pages, pages) || !fits(&self.inodes, inodes) {
+            return Err(FsError::BadLimit);
+        }
+        for (quota, max) in [(&self.pages, pages), (&self.inodes, inodes)] {
+            // Relaxed: as in `Quota`.
+            max.inspect(|max| quota.max.store(if *max == 0 { u64::MAX } else { *max }, Ordering::Relaxed));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn charge_pages(&self, more: u64) -> Result<(), FsError> {
+        self.pages.take(more)?;
+        Shard::add(&stats::of(self.dev).bytes, (more * PAGE_SIZE as u64) as i64);
+        Ok(())
+    }
+
+    pub(crate) fn uncharge_pages(&self, less: u64) {
+        self.pages.give(less);
+        Shard::add(&stats::of(self.dev).bytes, -((less * PAGE_SIZE as u64) as i64));
+    }
+
+    pub(crate) fn charge_inode(&self) -> Result<(), FsError> {
+        self.inodes.take(1)
+    }
+
+    pub(crate) fn uncharge_inode(&self) {
+        self.inodes.give(1);
     }
 
     /// The device's minor number.
@@ -195,17 +376,17 @@ impl Waiting {
         let mut writer = writer.lock();
         // From here on nothing is added.
         directory.set_removed();
-        self.directories.make_room(writer.len())?;
-        self.found.make_room(writer.len())?;
+        self.directories.make_room(writer.entries.len())?;
+        self.found.make_room(writer.entries.len())?;
         // An entry and a place each.
-        reclaim::claim(&mut claims, 2 * writer.len())?;
-        self.found.extend(writer.entries());
+        reclaim::claim(&mut claims, 2 * writer.entries.len())?;
+        self.found.extend(writer.entries.entries());
         for entry in self.found.drain(..) {
             // SAFETY: linked, and not removed before the call below.
             let child = Arc::clone(unsafe { entry.as_ref() }.child());
             child.place().set(None, &guard);
             // SAFETY: found linked under this lock, and removed once.
-            unsafe { writer.remove(entries, entry, &guard) };
+            unsafe { writer.entries.remove(entries, entry, &guard) };
             if child.is_dir() {
                 self.directories.push(child);
             } else {

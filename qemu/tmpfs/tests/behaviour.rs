@@ -220,7 +220,7 @@ fn files_are_read_and_written_at_offsets() {
     assert_eq!(file.read_at(1, &mut buffer), Ok(5));
     assert_eq!(&buffer[..6], b"\0\0abc\x09");
     assert_eq!(file.read_at(6, &mut buffer), Ok(0));
-    assert_eq!(file.read_at(usize::MAX, &mut buffer), Ok(0));
+    assert_eq!(file.read_at(u64::MAX, &mut buffer), Ok(0));
     assert_eq!(file.write_at(4, b"X"), Ok(1));
     assert_eq!(file.size(), Ok(6));
     assert_eq!(file.truncate(5), Ok(()));
@@ -228,7 +228,7 @@ fn files_are_read_and_written_at_offsets() {
     assert_eq!(file.read_at(0, &mut buffer), Ok(7));
     assert_eq!(&buffer[..7], b"\0\0\0aX\0\0");
     assert_eq!(file.write_at(FILE_MAX, b"x").unwrap_err(), FsError::TooBig);
-    assert_eq!(file.write_at(usize::MAX, b"xy").unwrap_err(), FsError::TooBig);
+    assert_eq!(file.write_at(u64::MAX, b"xy").unwrap_err(), FsError::TooBig);
     assert_eq!(file.truncate(FILE_MAX + 1).unwrap_err(), FsError::TooBig);
     assert_eq!(file.size(), Ok(7));
     assert_eq!(root.write_at(0, b"x").unwrap_err(), FsError::IsDirectory);

@@ -25,7 +25,7 @@ fn leaves_nothing(test: impl FnOnce()) {
 fn an_empty_superblock_needs_no_shutdown() {
     leaves_nothing(|| {
         let root = fresh(1);
-        assert_eq!(stats(), Stats { dentries: 1, super_blocks: 1, bytes: 0 });
+        assert_eq!(stats(), Stats { dentries: 1, inodes: 1, super_blocks: 1, bytes: 0 });
         drop(root);
     });
 }
@@ -36,14 +36,21 @@ fn bytes_follow_the_files() {
         let (root, ns) = (fresh(1), namespace());
         let file = root.create(b"f").unwrap();
         file.write_at(100, b"x").unwrap();
-        assert_eq!(stats().bytes, 101);
+        assert_eq!(stats().bytes, 4096);
         file.truncate(10).unwrap();
-        assert_eq!(stats().bytes, 10);
+        assert_eq!(stats().bytes, 4096);
+        file.inode().open().unwrap();
         let _ = root.unlink(b"f", &ns).unwrap();
         reclaim::quiesce();
-        assert_eq!(stats(), Stats { dentries: 2, super_blocks: 1, bytes: 10 }, "an open file stays");
+        assert_eq!(
+            stats(),
+            Stats { dentries: 2, inodes: 2, super_blocks: 1, bytes: 4096 },
+            "an open file stays"
+        );
+        file.inode().close();
+        assert_eq!(stats().bytes, 0, "closed, it is gone, whoever has a handle");
         drop(file);
-        assert_eq!(stats(), Stats { dentries: 1, super_blocks: 1, bytes: 0 });
+        assert_eq!(stats(), Stats { dentries: 1, inodes: 1, super_blocks: 1, bytes: 0 });
     });
 }
 

@@ -136,7 +136,7 @@ impl TestKernel {
 impl Tmpfs {
     fn fresh(&self, read_only: bool) -> Result<SuperBlockRef<TmpDentry>, Errno> {
         let dev = self.next.fetch_add(1, Ordering::Relaxed);
-        let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only };
+        let options = Options { read_only, ..Options::new(dev, b"tmpfs") };
         let root = SuperBlockRef::new(TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?);
         for name in [b"a", b"b"] {
             root.root().mkdir(name).map_err(|_| Errno::ENOMEM)?;

@@ -22,7 +22,25 @@ pub(crate) struct Platform {
     pub(crate) pm_timer: u16,
     /// How to power off, if that was found.
     pub(crate) sleep: Option<SleepPort>,
+    /// Where the first serial port's interrupt arrives, if a controller for devices was found.
+    pub(crate) serial: Option<Line>,
 }
+
+/// An input of an interrupt controller for devices (I/O APIC).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// Physical address of the controller's registers.
+    pub(crate) controller: u64,
+    /// Which of its inputs.
+    pub(crate) input: u32,
+    /// Whether low means that the interrupt is there.
+    pub(crate) active_low: bool,
+    /// Whether it is there as long as the line says so, and not only when that begins.
+    pub(crate) level: bool,
+}
+
+/// The first serial port's interrupt on a PC.
+const SERIAL_IRQ: u8 = 4;
 
 /// Writing `kind` to `control` powers the machine off.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +76,7 @@ pub(crate) fn read(rsdp: u64) -> Platform {
 
     let madt = tables.find_table::<Madt>().expect("no ACPI table of the CPUs (MADT)");
     let (mut apic_ids, mut cpus_left_out) = (Vec::new(), 0);
+    let serial = serial_line(madt.get());
     for entry in madt.get().entries() {
         let (id, flags) = match entry {
             MadtEntry::LocalApic(entry) => (u32::from(entry.apic_id), { entry.flags }),
@@ -83,7 +102,35 @@ pub(crate) fn read(rsdp: u64) -> Platform {
     let control =
         fadt.pm1a_control_block().ok().and_then(|block| io_port(block.address_space, block.address));
     let sleep = control.zip(soft_off(&tables)).map(|(control, kind)| SleepPort { control, kind });
-    Platform { apic_ids, cpus_left_out, pm_timer, sleep }
+    Platform { apic_ids, cpus_left_out, pm_timer, sleep, serial }
+}
+
+/// Which input of which controller the first serial port is wired to. Old interrupts keep their numbers, are edges and
+/// active high, unless the table says otherwise.
+fn serial_line(madt: core::pin::Pin<&Madt>) -> Option<Line> {
+    /// Polarity and trigger mode, two bits each.
+    const ACTIVE_LOW: u16 = 0b11;
+    const LEVEL: u16 = 0b1100;
+    let mut line = (u32::from(SERIAL_IRQ), 0);
+    for entry in madt.entries() {
+        if let MadtEntry::InterruptSourceOverride(entry) = entry
+            && entry.irq == SERIAL_IRQ
+        {
+            line = ({ entry.global_system_interrupt }, { entry.flags });
+        }
+    }
+    let (number, flags) = line;
+    let controllers = madt.entries().filter_map(|entry| match entry {
+        MadtEntry::IoApic(entry) => Some(({ entry.global_system_interrupt_base }, { entry.io_apic_address })),
+        _ => None,
+    });
+    let (base, address) = controllers.filter(|(base, _)| *base <= number).max_by_key(|(base, _)| *base)?;
+    Some(Line {
+        controller: address.into(),
+        input: number - base,
+        active_low: flags & ACTIVE_LOW == ACTIVE_LOW,
+        level: flags & LEVEL == LEVEL,
+    })
 }
 
 /// The sleep type of S5, from the DSDT's `_S5_` package.

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::marker::PhantomData;
 
 use x86_64::instructions::interrupts;
+use x86_64::instructions::random::RdRand;
 
 use super::percpu;
 
@@ -42,6 +43,14 @@ impl Drop for IrqOff {
 pub(crate) fn tsc() -> u64 {
     // SAFETY: every x86-64 CPU has it, and CR4.TSD is clear.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Eight bytes that nobody can guess, as far as the CPU has a source of such; the time stamp counter at least.
+pub(crate) fn entropy() -> u64 {
+    /// The source may be empty for a moment.
+    const TRIES: usize = 16;
+    let random = RdRand::new().and_then(|source| (0..TRIES).find_map(|_| source.get_u64()));
+    random.unwrap_or(0) ^ tsc()
 }
 
 /// This function's own frame pointer: the innermost link of the chain that a backtrace follows.

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
+use core::ptr::NonNull;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::{lidt, load_tss};
@@ -15,18 +16,37 @@ use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
+use super::percpu::PerCpu;
 use crate::mm::stack;
 
 /// Vector of the double fault.
 pub(crate) const DOUBLE_FAULT: u64 = 8;
 /// Vector of the non-maskable interrupt.
 pub(crate) const NMI: u64 = 2;
-const MACHINE_CHECK: u64 = 18;
+/// Selectors of user mode, as Linux has them: programs look at them.
+pub(crate) const USER_CODE: u64 = 0x33;
+/// See [`USER_CODE`].
+pub(crate) const USER_DATA: u64 = 0x2b;
+const BREAKPOINT: u64 = 3;
+/// Vector of the machine check.
+pub(crate) const MACHINE_CHECK: u64 = 18;
 /// Exceptions with a stack of their own, in the order of their IST slots.
 const OWN_STACK: [u64; 3] = [DOUBLE_FAULT, NMI, MACHINE_CHECK];
 const VECTORS: usize = 256;
+/// Segments, with two entries for the TSS.
+const GDT_ENTRIES: usize = 9;
 
-global_asm!(include_str!("trap.s"), trap = sym super::trap::trap, options(att_syntax));
+global_asm!(
+    include_str!("trap.s"),
+    trap = sym super::trap::trap,
+    syscall = sym super::trap::syscall,
+    user_rsp = const core::mem::offset_of!(PerCpu, user_rsp),
+    stack_top = const core::mem::offset_of!(PerCpu, stack_top),
+    user_code = const USER_CODE,
+    user_data = const USER_DATA,
+    syscall_vector = const super::trap::SYSCALL,
+    options(att_syntax)
+);
 
 unsafe extern "C" {
     /// `VECTORS` stubs of 16 bytes each (trap.s).
@@ -35,11 +55,17 @@ unsafe extern "C" {
 
 /// One CPU's GDT and TSS.
 pub(crate) struct Descriptors {
-    gdt: &'static GlobalDescriptorTable,
+    gdt: &'static GlobalDescriptorTable<GDT_ENTRIES>,
     code: SegmentSelector,
     data: SegmentSelector,
     tss: SegmentSelector,
+    state: NonNull<TaskStateSegment>,
 }
+
+// SAFETY: `state` points at the CPU's own TSS, which lives for good; see `set_stack`.
+unsafe impl Send for Descriptors {}
+// SAFETY: as above.
+unsafe impl Sync for Descriptors {}
 
 impl Descriptors {
     /// Makes the tables and the exception stacks.
@@ -52,12 +78,43 @@ impl Descriptors {
             let top = stack::for_exceptions().expect("no memory for exception stacks");
             tss.interrupt_stack_table[slot] = VirtAddr::new(top);
         }
-        let tss: &'static TaskStateSegment = Box::leak(Box::new(tss));
-        let mut gdt = GlobalDescriptorTable::new();
+        let state = NonNull::from(Box::leak(Box::new(tss)));
+        let mut gdt = GlobalDescriptorTable::<GDT_ENTRIES>::empty();
         let code = gdt.append(Descriptor::kernel_code_segment());
         let data = gdt.append(Descriptor::kernel_data_segment());
-        let tss = gdt.append(Descriptor::tss_segment(tss));
-        Self { gdt: Box::leak(Box::new(gdt)), code, data, tss }
+        // Fillers, so that the next two get Linux's numbers. The second one lies where SYSRET expects 32-bit code, to which this
+        // kernel never returns.
+        gdt.append(Descriptor::kernel_data_segment());
+        gdt.append(Descriptor::user_data_segment());
+        let user_data = gdt.append(Descriptor::user_data_segment());
+        let user_code = gdt.append(Descriptor::user_code_segment());
+        assert!(
+            u64::from(user_code.0) == USER_CODE && u64::from(user_data.0) == USER_DATA,
+            "segments in the wrong order"
+        );
+        // SAFETY: the TSS was leaked, so it lives as long as the descriptor.
+        let tss = gdt.append(unsafe { Descriptor::tss_segment_unchecked(state.as_ptr()) });
+        Self { gdt: Box::leak(Box::new(gdt)), code, data, tss, state }
+    }
+
+    /// Makes `top` the stack on which interrupts and exceptions from user mode begin.
+    ///
+    /// # Safety
+    /// Called on the CPU that these belong to, with interrupts off or from a thread that runs on that stack; `top` ends the kernel
+    /// stack of the thread that runs there.
+    pub(crate) unsafe fn set_stack(&self, top: u64) {
+        // SAFETY: only this CPU reads and writes its TSS, and not while user mode runs (caller). The structure is packed, so the
+        // place may be unaligned.
+        unsafe {
+            (&raw mut (*self.state.as_ptr()).privilege_stack_table)
+                .cast::<VirtAddr>()
+                .write_unaligned(VirtAddr::new(top));
+        }
+    }
+
+    /// What SYSRET and SYSCALL derive their segments from: the one adds 8 for SS and 16 for CS, the other 8 for SS.
+    pub(crate) fn syscall_segments(&self) -> (u16, u16) {
+        (USER_CODE as u16 - 16, self.code.0)
     }
 
     /// Makes this CPU use these tables and the interrupt table.
@@ -101,11 +158,13 @@ pub(crate) unsafe fn init_interrupts(code: &Descriptors) {
     for (vector, gate) in table.iter_mut().enumerate() {
         let stub = &raw const trap_stubs as u128 + 16 * vector as u128;
         let stack = OWN_STACK.iter().position(|&v| v == vector as u64).map_or(0, |slot| slot as u128 + 1);
-        // An interrupt gate: present, ring 0, interrupts off on entry.
+        // An interrupt gate: present, for ring 0 alone (but for the breakpoint instruction), interrupts off on entry.
+        let ring = if vector as u64 == BREAKPOINT { 3 << 45 } else { 0 };
         *gate = (stub & 0xffff)
             | u128::from(code.code.0) << 16
             | stack << 32
             | 0x8e00 << 32
+            | ring
             | (stub >> 16 & 0xffff) << 48
             | (stub >> 32 & 0xffff_ffff) << 64;
     }

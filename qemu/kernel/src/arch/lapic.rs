@@ -15,6 +15,8 @@ use crate::mm::paging::{Use, map_direct};
 pub(crate) const TIMER: u8 = 0xf0;
 /// Vector by which one CPU asks another to look at its run queue.
 pub(crate) const RESCHEDULE: u8 = 0xf1;
+/// Vector by which one CPU asks another to forget translations.
+pub(crate) const SHOOTDOWN: u8 = 0xf2;
 /// Vector of an interrupt that went away before it was delivered.
 pub(crate) const SPURIOUS: u8 = 0xff;
 
@@ -134,6 +136,11 @@ fn command(apic_id: u32, low: u32) {
 /// Sends [`RESCHEDULE`] to a CPU.
 pub(crate) fn send_reschedule(apic_id: u32) {
     command(apic_id, ASSERT | u32::from(RESCHEDULE));
+}
+
+/// Sends [`SHOOTDOWN`] to a CPU.
+pub(crate) fn send_shootdown(apic_id: u32) {
+    command(apic_id, ASSERT | u32::from(SHOOTDOWN));
 }
 
 /// Sends an NMI to all other CPUs, for a panic. A no-op before [`init`].

@@ -1,8 +1,8 @@
 //! Per-CPU blocks, reached through GS, and the preempt count.
 //!
 //! The boot CPU makes one [`PerCpu`] for every CPU before it starts the others; each CPU points its GS base
-//! at its own. Threads never move to another CPU, so what [`this`] returns stays right for the thread that
-//! asked.
+//! at its own. Threads move to another CPU only on the border to user mode (see `sched`), so in all of the kernel what
+//! [`this`] returns stays right for the thread that asked.
 //!
 //! # Invariants
 //! - `[Mine]` GS base holds the address of this CPU's block, whose first word is that address, from
@@ -26,6 +26,8 @@ use x86_64::registers::model_specific::GsBase;
 use super::descriptors::Descriptors;
 use crate::mm::claims::{self, Claims};
 use crate::mm::heap::Magazines;
+use crate::mm::shootdown::Mailbox;
+use crate::mm::space::SpaceSlot;
 use crate::panic::StopRecord;
 use crate::sched::RunQueue;
 
@@ -39,6 +41,11 @@ const INTERRUPT: u32 = 1 << 16;
 pub(crate) struct PerCpu {
     // Immutable once made.
     this: *const PerCpu,
+    // `trap.s`, on the way from user mode; own CPU only.
+    /// Holds user mode's stack pointer for a few instructions.
+    pub(super) user_rsp: UnsafeCell<u64>,
+    /// The stack on which SYSCALL begins: that of the thread that runs.
+    pub(super) stack_top: UnsafeCell<u64>,
     /// 0 for the boot CPU, then in the order of the firmware's table.
     pub(crate) index: usize,
     /// The interrupt controller's number for it.
@@ -54,7 +61,11 @@ pub(crate) struct PerCpu {
     pub(crate) magazines: Magazines,
     /// Memory that is set aside.
     pub(crate) claims: Claims,
+    /// The space in the CPU's tables.
+    pub(crate) space: SpaceSlot,
     // Any CPU, by their own rules.
+    /// Requests of other CPUs to forget translations, and its own.
+    pub(crate) shootdown: Mailbox,
     /// Its threads.
     pub(crate) run_queue: RunQueue,
     /// Set when it runs its idle loop.
@@ -63,7 +74,7 @@ pub(crate) struct PerCpu {
     pub(crate) stopped: StopRecord,
 }
 
-// SAFETY: `epoch` is the only field that is not `Sync` (`this` and `descriptors` are immutable): [Handle].
+// SAFETY: `this` is immutable, `user_rsp` and `stack_top` are used by their own CPU with interrupts off, and `epoch` by [Handle].
 unsafe impl Sync for PerCpu {}
 
 static BLOCKS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
@@ -79,6 +90,8 @@ pub(crate) fn add(apic_id: u32, collector: &Collector) -> Option<&'static PerCpu
     let slot = BLOCKS.get(index)?;
     let block = Box::leak(Box::new(UnsafeCell::new(PerCpu {
         this: core::ptr::null(),
+        user_rsp: UnsafeCell::new(0),
+        stack_top: UnsafeCell::new(0),
         index,
         apic_id,
         descriptors: Descriptors::new(),
@@ -88,6 +101,8 @@ pub(crate) fn add(apic_id: u32, collector: &Collector) -> Option<&'static PerCpu
         epoch_used: AtomicBool::new(false),
         magazines: Magazines::new(),
         claims: Claims::new(),
+        space: SpaceSlot::new(),
+        shootdown: Mailbox::new(),
         run_queue: RunQueue::new(index),
         online: AtomicBool::new(false),
         stopped: StopRecord::new(),
@@ -144,9 +159,9 @@ pub(crate) fn current() -> Option<&'static PerCpu> {
 #[inline]
 pub(crate) fn this() -> &'static PerCpu {
     let block: *const PerCpu;
-    // SAFETY: [Mine]. For one thread it is a constant, so the compiler may reuse it.
+    // SAFETY: [Mine]. Not `pure`: a thread at the border to user mode may be on another CPU the next time.
     unsafe {
-        asm!("mov {}, gs:[0]", out(reg) block, options(pure, nomem, nostack, preserves_flags));
+        asm!("mov {}, gs:[0]", out(reg) block, options(nomem, nostack, preserves_flags));
         &*block
     }
 }

@@ -1,12 +1,19 @@
 //! The first serial port.
 
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::LSR;
-use uart_16550::{Config, Uart16550};
+use uart_16550::spec::registers::{FifoTriggerLevel, LSR};
+use uart_16550::{BaudRate, Config, Uart16550};
 
 const COM1: u16 = 0x3f8;
 /// A reader that takes longer than this loses the last characters.
 const DRAIN_TRIES: u32 = 10_000_000;
+
+/// Interrupts at the first byte: people type one at a time.
+const CONFIG: Config = Config {
+    baud_rate: BaudRate::Baud115200,
+    fifo_trigger_level: Some(FifoTriggerLevel::One),
+    ..Config::DEFAULT
+};
 
 /// A 16550 behind I/O ports.
 pub(crate) type Port = Uart16550<PioBackend>;
@@ -34,5 +41,5 @@ pub(crate) fn drain() {
 
 /// Sets the port up. False if there is none.
 pub(crate) fn init(port: &mut Port) -> bool {
-    port.init(Config::DEFAULT).is_ok()
+    port.init(CONFIG).is_ok()
 }

@@ -1,20 +1,23 @@
 //! What an interrupt or exception does.
 //!
-//! `trap.s` calls [`trap`] with interrupts off. Interrupts from this machine's timers and CPUs are handled
-//! and may end in a thread switch; an exception is always a bug in the kernel and ends in a panic.
+//! `trap.s` calls [`trap`] and [`syscall`] with interrupts off. Interrupts from this machine's timers and CPUs are handled
+//! and may end in a thread switch. An exception in the kernel is a bug and ends in a panic, but for a page fault of the routines
+//! that touch user memory ([`mm::user`]).
 
 use core::arch::asm;
 use core::fmt;
 use core::mem::MaybeUninit;
 
+use x86_64::instructions::interrupts;
 use x86_64::registers::control::{Cr2, Cr3};
 use x86_64::registers::segmentation::{CS, Segment};
 
-use super::descriptors::{DOUBLE_FAULT, NMI};
-use super::{lapic, percpu};
-use crate::mm::stack;
+use super::descriptors::{DOUBLE_FAULT, MACHINE_CHECK, NMI, USER_CODE, USER_DATA};
+use super::{ioapic, lapic, percpu, user};
+use crate::mm::space::{self, Access, Fault};
+use crate::mm::{self, oom, shootdown, stack};
 use crate::panic::{self, Cause};
-use crate::sched;
+use crate::{sched, task, tty};
 
 /// The registers at an interrupt or exception, as `trap.s` pushes them.
 #[repr(C)]
@@ -44,7 +47,38 @@ pub(crate) struct TrapFrame {
     pub(crate) ss: u64,
 }
 
+/// What user mode may set in the flags register.
+const USER_FLAGS: u64 = 0x0024_4dd5; // ID, AC, NT, DF, TF, OF, SF, ZF, AF, PF, CF
+/// Interrupts on, and the bit that is always set.
+const FLAGS_ALWAYS: u64 = 0x202;
+
 impl TrapFrame {
+    /// A fresh program's registers: user mode begins at `rip` on the stack at `rsp`, with zeroes elsewhere.
+    pub(crate) fn user(rip: usize, rsp: usize) -> Self {
+        // SAFETY: a frame of zeros is valid.
+        let mut frame = unsafe { MaybeUninit::<Self>::zeroed().assume_init() };
+        frame.rip = rip as u64;
+        frame.rsp = rsp as u64;
+        frame.sanitise();
+        frame
+    }
+
+    /// Makes registers that user space gave (sigreturn, a fresh program) such that returning to user mode with them can do no
+    /// harm: segments, flags.
+    pub(crate) fn sanitise(&mut self) {
+        self.cs = USER_CODE;
+        self.ss = USER_DATA;
+        self.rflags = self.rflags & USER_FLAGS | FLAGS_ALWAYS;
+        // An address that is not canonical would fault in the instruction that returns, in kernel mode; its canonical part faults
+        // in user mode.
+        self.rip = (self.rip << 16).cast_signed().wrapping_shr(16).cast_unsigned();
+    }
+
+    /// True if user mode was interrupted.
+    pub(crate) fn is_user(&self) -> bool {
+        self.cs & 3 == 3
+    }
+
     /// The registers as they are here, for a panic that no exception brought about.
     #[inline(always)]
     pub(crate) fn here() -> Self {
@@ -69,18 +103,50 @@ impl TrapFrame {
 }
 
 const PAGE_FAULT: u64 = 14;
+// Bits of a page fault's error code.
+const WROTE: u64 = 1 << 1;
+const RESERVED_BIT: u64 = 1 << 3;
+const FETCHED: u64 = 1 << 4;
+/// How often the kernel tries to touch user memory when memory is out.
+const OOM_TRIES: usize = 64;
+/// In the flags register.
+const INTERRUPTS_ON: u64 = 1 << 9;
+/// What a frame of the SYSCALL instruction has as its vector.
+pub(crate) const SYSCALL: u64 = 256;
 /// Vectors from here on are ours to give.
 const FIRST_INTERRUPT: u64 = 32;
 
-/// Called by `trap.s` for every vector.
-pub(super) extern "C" fn trap(frame: &TrapFrame) {
+/// Called by `trap.s` for every vector, with interrupts off; returns so.
+pub(super) extern "C" fn trap(frame: &mut TrapFrame) {
+    user::forbid_access();
     if frame.vector == NMI {
         panic::nmi(frame);
         return;
     }
-    if frame.vector < FIRST_INTERRUPT {
-        panic::die(&Cause::Exception(frame));
+    if frame.is_user() {
+        task::enter_kernel();
     }
+    if frame.vector < FIRST_INTERRUPT {
+        exception(frame);
+    } else {
+        interrupt(frame);
+    }
+    if frame.is_user() {
+        task::leave_kernel(frame);
+    }
+    interrupts::disable();
+}
+
+/// Called by `trap.s` for the SYSCALL instruction, with interrupts off; returns so.
+pub(super) extern "C" fn syscall(frame: &mut TrapFrame) {
+    task::enter_kernel();
+    interrupts::enable();
+    crate::syscall::enter(frame);
+    task::leave_kernel(frame);
+    interrupts::disable();
+}
+
+fn interrupt(frame: &TrapFrame) {
     let cpu = percpu::this();
     cpu.enter_interrupt();
     match frame.vector as u8 {
@@ -92,13 +158,70 @@ pub(super) extern "C" fn trap(frame: &TrapFrame) {
             lapic::end_of_interrupt();
             sched::reschedule_interrupt();
         }
+        lapic::SHOOTDOWN => {
+            lapic::end_of_interrupt();
+            shootdown::serve();
+        }
+        ioapic::SERIAL => {
+            tty::receive::interrupt();
+            lapic::end_of_interrupt();
+        }
         lapic::SPURIOUS => {}
         _ => panic::die(&Cause::Exception(frame)),
     }
     cpu.leave_interrupt();
-    if cpu.needs_resched() && cpu.is_preemptible() {
+    // On the way to user mode `leave_kernel` looks.
+    if !frame.is_user() && cpu.needs_resched() && cpu.is_preemptible() {
         sched::preempt_from_interrupt();
     }
+}
+
+/// User mode's exceptions become signals unless `mm` resolves them. The kernel's own are bugs, but for those of the routines that
+/// touch user memory.
+fn exception(frame: &mut TrapFrame) {
+    let page_fault = frame.vector == PAGE_FAULT && frame.error & RESERVED_BIT == 0;
+    let touched = Cr2::read_raw() as usize;
+    let access = match frame.error & (WROTE | FETCHED) {
+        WROTE => Access::Write,
+        FETCHED => Access::Execute,
+        _ => Access::Read,
+    };
+    if frame.is_user() {
+        if matches!(frame.vector, DOUBLE_FAULT | MACHINE_CHECK) {
+            panic::die(&Cause::Exception(frame));
+        }
+        interrupts::enable();
+        let fault = if page_fault {
+            match space::resolve(touched, access) {
+                Ok(()) => return,
+                Err(fault) => Some((fault, touched)),
+            }
+        } else {
+            None
+        };
+        task::exception(frame, fault);
+        return;
+    }
+    let Some(fixup) = mm::user::fixup(frame.rip).filter(|_| page_fault) else {
+        panic::die(&Cause::Exception(frame));
+    };
+    // Somebody who holds a lock only wants what is there.
+    if frame.rflags & INTERRUPTS_ON != 0 && percpu::this().is_preemptible() {
+        interrupts::enable();
+        let mut resolved = space::resolve(touched, access);
+        // Not for ever: this thread may hold what a victim needs to go.
+        for _ in 0..OOM_TRIES {
+            if resolved != Err(Fault::NoMemory) || !oom::relieve() {
+                break;
+            }
+            resolved = space::resolve(touched, access);
+        }
+        interrupts::disable();
+        if resolved.is_ok() {
+            return;
+        }
+    }
+    frame.rip = fixup;
 }
 
 /// The vector in words, for a panic.

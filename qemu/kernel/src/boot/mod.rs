@@ -104,6 +104,8 @@ pub(crate) unsafe fn prepare_ap(tables: u64, stack_top: u64, cpu: &'static PerCp
 
 /// First Rust code of the boot CPU: boot stack, boot tables, interrupts off.
 extern "C" fn boot_main(magic: u32, info: u32) -> ! {
+    // Relaxed: nobody else is there yet.
+    crate::debug_call::ENTRY_TSC.store(crate::arch::cpu::tsc(), core::sync::atomic::Ordering::Relaxed);
     crate::console::init();
     let info = match magic {
         pvh::MAGIC => pvh::read(info.into()),

@@ -5,9 +5,11 @@
 //! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are
 //!    both full gives a whole batch to it, in a few instructions under the depot's lock. What one CPU
 //!    allocates and another one frees, as a reclaimer does all the time, travels back that way.
-//! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back.
+//! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back. Whole pages, aligned to
+//!    their size, are a class too, whose batches come from [`super::frames`] and go back there.
 //! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
-//! 5. When memory is out, an allocation that was claimed takes a block that was set aside for it ([`super::claims`]).
+//! 5. When `talc` has nothing left it gets another piece of RAM from [`super::frames`], for good.
+//! 6. When memory is out, an allocation that was claimed takes a block that was set aside for it ([`super::claims`]).
 //!
 //! # Invariants
 //! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt
@@ -18,7 +20,7 @@
 //!   the second word of a batch's first object to the next batch of the depot.
 //!
 //! # Lock order
-//! A class's depot and `CENTRAL` are leaves; no CPU holds two of them. Interrupt handlers neither allocate
+//! A class's depot is a leaf; `CENTRAL` → the frames. No CPU holds two of the former. Interrupt handlers neither allocate
 //! nor free.
 //!
 //! # Left out
@@ -26,7 +28,6 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
-use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -34,20 +35,28 @@ use talc::base::Talc;
 use talc::base::binning::DefaultBinning;
 use talc::source::Manual;
 
-use super::claims;
-use super::frames::FRAME;
-use super::phys_to_virt;
+use super::frames::{self, FRAME};
+use super::{claims, phys_to_virt};
 use crate::arch::percpu::{self, PreemptOff};
 use crate::arch::spin::SpinLock;
 
 /// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's
-/// bags.
+/// bags; the last one is for whole pages.
 const SIZES: [usize; CLASSES] =
-    [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2176, 3072, 4096];
-const CLASSES: usize = 17;
+    [16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2176, 3072, 4096, PAGE];
+const CLASSES: usize = 18;
+/// The class of pages.
+const PAGES: usize = CLASSES - 1;
+const PAGE: usize = FRAME as usize;
 const ALIGN: usize = 16;
 /// A depot that holds so many batches gives the next one back.
 const DEPOT_BATCHES_MAX: usize = 1024;
+/// The same for pages, which others wait for.
+const PAGE_BATCHES_MAX: usize = 8;
+/// What `talc` gets at a time.
+const PIECE: usize = 1 << 20;
+/// What a piece has to have besides the allocation that it is for.
+const PIECE_SPARE: usize = 4096;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
@@ -57,7 +66,7 @@ static DEPOTS: [SpinLock<Depot>; CLASSES] =
     [const { SpinLock::new(Depot { first: ptr::null_mut(), batches: 0 }) }; CLASSES];
 
 /// Class of each size, by `size.div_ceil(16)`.
-static CLASS: [u8; SIZES[CLASSES - 1] / 16 + 1] = {
+static CLASS: [u8; SIZES[PAGES - 1] / 16 + 1] = {
     let mut table = [0; _];
     let (mut unit, mut class) = (1, 0);
     while unit < table.len() {
@@ -70,8 +79,11 @@ static CLASS: [u8; SIZES[CLASSES - 1] / 16 + 1] = {
     table
 };
 
-/// Objects of a batch: about 16 KiB, between 4 and 32.
+/// Objects of a batch: about 16 KiB, between 4 and 32; 32 pages.
 const fn batch_of(class: usize) -> usize {
+    if class == PAGES {
+        return 32;
+    }
     let fit = (16 << 10) / SIZES[class];
     if fit > 32 {
         32
@@ -148,11 +160,14 @@ impl Magazine {
                 self.loaded = List { head: batch.as_ptr(), count: batch_of(class) };
             }
         }
-        if self.loaded.count == 0 {
+        if self.loaded.count == 0 && class == PAGES {
+            // SAFETY: a page of free memory, ours.
+            frames::take_pages(batch_of(class), |page| unsafe { self.loaded.push(page.as_ptr()) });
+        } else if self.loaded.count == 0 {
             let mut central = CENTRAL.lock();
             for _ in 0..batch_of(class) {
                 // SAFETY: the size is not zero.
-                let Some(object) = (unsafe { central.allocate(class_layout(class)) }) else { break };
+                let Some(object) = (unsafe { allocate(&mut central, class_layout(class)) }) else { break };
                 // SAFETY: fresh memory of the class's layout.
                 unsafe { self.loaded.push(object.as_ptr()) };
             }
@@ -170,13 +185,18 @@ impl Magazine {
         let mut batch = core::mem::replace(&mut self.loaded, List::EMPTY);
         {
             let mut depot = DEPOTS[class].lock();
-            if depot.batches < DEPOT_BATCHES_MAX {
+            if depot.batches < if class == PAGES { PAGE_BATCHES_MAX } else { DEPOT_BATCHES_MAX } {
                 // SAFETY: [Free]: a full batch, ours until this very store puts it into the depot.
                 unsafe { (*batch.head).next_batch = depot.first };
                 depot.first = batch.head;
                 depot.batches += 1;
                 return;
             }
+        }
+        if class == PAGES {
+            // SAFETY: [Class]: pages, which nobody uses.
+            unsafe { frames::give_pages(|| batch.pop()) };
+            return;
         }
         let mut central = CENTRAL.lock();
         while let Some(object) = batch.pop() {
@@ -234,30 +254,27 @@ pub(crate) fn live() -> Live {
     })
 }
 
-/// Gives a range of free RAM to the heap.
-pub(super) fn add(range: Range<u64>) {
-    let bytes = (range.end - range.start) as usize;
-    if bytes >= 4 * FRAME as usize {
-        // SAFETY: the range is free RAM ([Reserved] in `frames`), mapped by the direct map, and nobody else
-        // has it.
-        unsafe { CENTRAL.lock().claim(phys_to_virt(range.start) as *mut u8, bytes) };
+/// Allocates from `talc`, which gets more RAM if it has too little.
+///
+/// # Safety
+/// The size is not zero.
+unsafe fn allocate(central: &mut Talc<Manual, DefaultBinning>, layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: as here.
+    if let Some(found) = unsafe { central.allocate(layout) } {
+        return Some(found);
     }
-}
-
-/// Returns the direct map's address of a zeroed page, never to be freed.
-pub(super) fn alloc_frame() -> Option<usize> {
-    let layout = Layout::from_size_align(FRAME as usize, FRAME as usize).ok()?;
-    // SAFETY: the size is not zero.
-    let frame = unsafe { CENTRAL.lock().allocate(layout) }?;
-    // SAFETY: so many bytes at `frame` are ours.
-    unsafe { frame.as_ptr().write_bytes(0, layout.size()) };
-    Some(frame.as_ptr() as usize)
+    let least = layout.size().checked_add(layout.align())?.checked_add(PIECE_SPARE)?;
+    let piece = frames::take_piece(least, PIECE)?;
+    // SAFETY: free RAM, mapped by the direct map, and the heap's from here on.
+    unsafe { central.claim(phys_to_virt(piece.start) as *mut u8, (piece.end - piece.start) as usize) };
+    // SAFETY: as here.
+    unsafe { central.allocate(layout) }
 }
 
 /// A block to be set aside.
 pub(super) fn take_block() -> Option<NonNull<u8>> {
     // SAFETY: the size is not zero.
-    unsafe { CENTRAL.lock().allocate(claims::BLOCK) }
+    unsafe { allocate(&mut CENTRAL.lock(), claims::BLOCK) }
 }
 
 /// Takes a block back.
@@ -281,13 +298,16 @@ fn draw(layout: Layout) -> Option<NonNull<u8>> {
 
 /// The class that serves `layout`, if one does.
 fn class_of(layout: Layout) -> Option<usize> {
-    let fits = layout.size() <= SIZES[CLASSES - 1] && layout.align() <= ALIGN;
+    if layout.size() == PAGE && layout.align() == PAGE {
+        return Some(PAGES);
+    }
+    let fits = layout.size() <= SIZES[PAGES - 1] && layout.align() <= ALIGN;
     fits.then(|| usize::from(CLASS[layout.size().div_ceil(16)]))
 }
 
 fn class_layout(class: usize) -> Layout {
     // SAFETY: a power of two, and far from overflow.
-    unsafe { Layout::from_size_align_unchecked(SIZES[class], ALIGN) }
+    unsafe { Layout::from_size_align_unchecked(SIZES[class], if class == PAGES { PAGE } else { ALIGN }) }
 }
 
 struct Heap;
@@ -299,13 +319,13 @@ unsafe impl GlobalAlloc for Heap {
         let off = PreemptOff::new();
         let Some(cpu) = percpu::current() else {
             // SAFETY: the caller's layout has a size that is not zero.
-            return unsafe { CENTRAL.lock().allocate(whole(layout)) }
+            return unsafe { allocate(&mut CENTRAL.lock(), whole(layout)) }
                 .map_or(ptr::null_mut(), NonNull::as_ptr);
         };
         debug_assert!(!cpu.in_interrupt(), "an interrupt handler allocates");
         let Some(class) = class_of(layout) else {
             // SAFETY: as above.
-            let got = unsafe { CENTRAL.lock().allocate(layout) }.or_else(|| draw(layout));
+            let got = unsafe { allocate(&mut CENTRAL.lock(), layout) }.or_else(|| draw(layout));
             if got.is_some() {
                 cpu.magazines.count(1, layout.size());
             }
@@ -380,5 +400,6 @@ unsafe impl GlobalAlloc for Heap {
 /// What an early allocation really asks for: its class's layout, so that it may be freed into a magazine
 /// later.
 fn whole(layout: Layout) -> Layout {
+    assert!(layout.align() < PAGE, "a page is allocated before the CPUs' blocks stand");
     class_of(layout).map_or(layout, class_layout)
 }

@@ -6,20 +6,45 @@
 //! ffff_c000_0000_0000  stacks: one slot each, the lower part never mapped (guard)
 //! ffff_ffff_8000_0000  the image: text r-x, rodata r--, data rw-nx, symbols r--
 //! ```
-//! Nothing else is mapped, the low half not at all. All CPUs share one set of tables; mappings are only ever
-//! added, so no TLB shootdown exists.
+//! Nothing else is mapped in the upper half, and mappings there are only ever added, so the kernel's own need no TLB shootdown. The
+//! lower half belongs to programs: each [`space`] has tables of its own, with the kernel's upper half.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `frames`, `heap`, `claims` | RAM by the block, by the object, and set aside |
+//! | `paging`, `stack` | the kernel's own tables and stacks |
+//! | `space`, `area`, `map`, `advise`, `tables` | a process's memory: faults and copies, mappings, their changes, pages |
+//! | `backing`, `shared`, `registry` | what mappings are of; all spaces, for files that are cut |
+//! | `shootdown` | translations that other CPUs forget |
+//! | `user` | the kernel's reads and writes of user memory |
+//! | `image`, `calls`, `oom` | programs, system calls, and who goes when memory is out |
 //!
 //! # Lock order
-//! page tables (`paging`) → early frames or heap. Free stacks, heap, early frames: leaves. None may be taken
-//! in an interrupt handler.
+//! a space → what a backing takes (files) → page tables (`paging`) → heap (`CENTRAL`) → frames. Free stacks, early frames, shards of the
+//! registry: leaves. None may be taken in an interrupt handler. Nobody touches user memory under a spin lock, or under a space's lock.
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::boot::BootInfo;
 
+mod advise;
+mod area;
+pub(crate) mod backing;
+pub(crate) mod calls;
 pub(crate) mod claims;
 pub(crate) mod frames;
 pub(crate) mod heap;
+pub(crate) mod image;
+pub(crate) mod map;
+pub(crate) mod oom;
 pub(crate) mod paging;
+pub(crate) mod registry;
+pub(crate) mod shared;
+pub(crate) mod shootdown;
+pub(crate) mod space;
 pub(crate) mod stack;
+pub(crate) mod tables;
+pub(crate) mod user;
 
 /// Start of the direct map.
 const DIRECT: u64 = 0xffff_8000_0000_0000;
@@ -40,18 +65,25 @@ pub(crate) fn virt_to_phys(virt: u64) -> u64 {
     virt - DIRECT
 }
 
+static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of ordinary RAM.
+pub(crate) fn total_bytes() -> usize {
+    TOTAL_BYTES.load(Relaxed) // Relaxed: written once, before the other CPUs start.
+}
+
 /// Builds the real tables, switches to them, and gives all free RAM to the heap.
 ///
 /// Context: once, on the boot CPU, before any allocation.
 pub(crate) fn init(info: &BootInfo) {
+    let bytes = info.ram.iter().map(|range| (range.end - range.start) as usize).sum();
+    TOTAL_BYTES.store(bytes, Relaxed); // Relaxed: as in `total_bytes`.
     frames::init(info);
     paging::init(info);
     let module = &info.initrd;
     // Usually in RAM, hence mapped already; but nobody promised.
     paging::map_direct(module.start, module.end - module.start, paging::Use::ReadOnly);
-    for range in frames::retire() {
-        heap::add(range);
-    }
+    frames::open();
 }
 
 /// The loader's module, for as long as the kernel runs.

@@ -4,10 +4,16 @@
 //! executable, and the image's read-only parts are read-only in the direct map too. `entry.s`'s tables, which
 //! are neither, stay in use for a few instructions of each further CPU only.
 //!
+//! The kernel has the upper half of every set of tables: a space's root has the same upper entries as the kernel's own, so what is
+//! mapped later below one of them is there in all spaces.
+//!
 //! # Invariants
-//! - `[Grow]` A present entry never changes its frame or its rights.
+//! - `[Grow]` A present entry of the upper half never changes its frame or its rights.
+//! - `[Half]` The root's upper entries are all there before the first space is made, and the lower half of the kernel's own tables
+//!   is empty.
 
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::MapToError;
@@ -25,6 +31,13 @@ const HUGE: u64 = 2 << 20;
 /// The part of an entry that is an address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+/// First entry of the upper half in a root.
+pub(super) const UPPER: usize = 256;
+
+/// Physical address of the kernel's own root.
+static ROOT: AtomicU64 = AtomicU64::new(0);
+/// A space was made: [Half] has to hold.
+static SHARED: AtomicBool = AtomicBool::new(false);
 /// The tables, from [`init`] on.
 static TABLES: SpinLock<Option<OffsetPageTable<'static>>> = SpinLock::new(None);
 
@@ -100,7 +113,16 @@ pub(super) fn init(info: &BootInfo) {
         direct(&mut tables, split(read_only.start)..split(read_only.end), Use::ReadOnly);
         direct(&mut tables, split(read_only.end)..ram.end, Use::Data);
     }
+    // [Half]: also where stacks and devices will be.
+    for virt in [DIRECT, super::STACKS, IMAGE] {
+        let entry = &mut tables.level_4_table_mut()[VirtAddr::new(virt).p4_index()];
+        if entry.is_unused() {
+            let frame = frames::alloc().expect("no memory for the page tables");
+            entry.set_addr(PhysAddr::new(frame), F::PRESENT | F::WRITABLE);
+        }
+    }
     *TABLES.lock() = Some(tables);
+    ROOT.store(root, Relaxed); // Relaxed: written once, before other CPUs run.
 
     let root = PhysFrame::containing_address(PhysAddr::new(root));
     // SAFETY: the new tables map the code that runs, the boot stack (image data), and all that the heap will
@@ -119,9 +141,27 @@ pub(super) fn boot_stack_guard() -> Range<u64> {
     start - FRAME..start
 }
 
-/// Physical address of the tables' root.
+/// Physical address of the kernel's own root.
 pub(crate) fn root() -> u64 {
-    Cr3::read().0.start_address().as_u64()
+    ROOT.load(Relaxed) // Relaxed: written once, before other CPUs run.
+}
+
+/// Makes the tables with this root those of this CPU, and forgets all translations of the lower half.
+///
+/// # Safety
+/// The root is the kernel's own or a space's, and lives as long as it is in use.
+pub(super) unsafe fn switch(root: u64) {
+    // SAFETY: the upper half is the same in all roots ([Half]); the rest is the caller's promise.
+    unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty()) };
+}
+
+/// The upper entries for a space's root.
+pub(super) fn upper_half() -> [u64; 512 - UPPER] {
+    // Under the lock, so that no entry is being added ([Half]).
+    let _tables = TABLES.lock();
+    SHARED.store(true, Relaxed); // Relaxed: under the lock.
+    // SAFETY: the root's upper half, in the direct map.
+    unsafe { ((phys_to_virt(root()) as *const u64).add(UPPER).cast::<[u64; 512 - UPPER]>()).read() }
 }
 
 /// Makes `phys` reachable in the direct map and returns its address there.
@@ -152,10 +192,11 @@ pub(super) fn map_fresh(start: u64, bytes: u64) -> bool {
 /// True if the eight bytes at `virt` can be read. Takes no lock: for a panic, when all other CPUs stand
 /// still.
 pub(crate) fn is_readable(virt: u64) -> bool {
-    if !virt.is_multiple_of(8) || VirtAddr::try_new(virt).is_err() {
+    // User memory is none of its business.
+    if !virt.is_multiple_of(8) || virt < DIRECT {
         return false;
     }
-    let mut table = root();
+    let mut table = Cr3::read().0.start_address().as_u64(); // Before `init` these are the boot tables.
     for shift in [39, 30, 21, 12] {
         let entry = phys_to_virt(table) + ((virt >> shift) & 511) * 8;
         // SAFETY: the tables in use, the boot ones included, lie in the direct map, and [Grow] keeps what a
@@ -231,6 +272,10 @@ fn map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage
         let (virt, phys) = (VirtAddr::new(virt + done), PhysAddr::new(phys + done));
         let huge = virt.is_aligned(HUGE) && phys.is_aligned(HUGE) && bytes - done >= HUGE;
         done += if huge { HUGE } else { FRAME };
+        assert!(
+            !SHARED.load(Relaxed) || !tables.level_4_table()[virt.p4_index()].is_unused(), // Relaxed: under the lock.
+            "[Half] broken: {virt:?} is mapped too late"
+        );
         // SAFETY: these ranges belong to the kernel alone: the image under its own addresses, RAM and devices
         // in the direct map, fresh frames in the stacks. New mappings change no existing one ([Grow]), and a
         // fresh page needs no flush.

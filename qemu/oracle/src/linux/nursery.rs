@@ -46,6 +46,13 @@ fn stay_on(cpu: usize) -> Result<()> {
 }
 
 impl Nursery {
+    /// One on the first processor that this process may use.
+    ///
+    /// Context and errors: as [`Nursery::new`].
+    pub fn on_first() -> Result<Self> {
+        Self::new(*processors()?.first().context("there is no processor to run on")?)
+    }
+
     /// Forks one that stays on processor `cpu`.
     ///
     /// Context: this process has one thread.

@@ -47,7 +47,13 @@ impl From<FsError> for Failure {
             FsError::Exists => errno::EEXIST,
             FsError::NotEmpty => errno::ENOTEMPTY,
             FsError::Busy => errno::EBUSY,
-            FsError::BadName | FsError::IntoItself | FsError::NotFile => errno::EINVAL,
+            FsError::BadName | FsError::IntoItself | FsError::NotFile | FsError::BadLimit => errno::EINVAL,
+            FsError::NotPermitted | FsError::Sealed => errno::EPERM,
+            FsError::TooManyLinks => errno::EMLINK,
+            FsError::NoSpace => errno::ENOSPC,
+            FsError::BeyondEnd => errno::EFAULT,
+            FsError::NoSuchByte => errno::ENXIO,
+            FsError::Run => errno::ETXTBSY,
             FsError::NameTooLong => errno::ENAMETOOLONG,
             FsError::CrossDevice => errno::EXDEV,
             FsError::ReadOnly => errno::EROFS,
@@ -249,7 +255,7 @@ impl Call<'_> {
             }
             Access::Contents => {
                 let at = open.file.path().ok_or(Errno::EBADF)?;
-                at.dentry.read_at(offset, &mut bytes)?
+                at.dentry.read_at(offset as u64, &mut bytes)?
             }
             _ => return Err(Errno::EBADF.into()),
         };

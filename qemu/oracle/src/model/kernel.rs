@@ -215,7 +215,7 @@ impl Kernel<TmpDentry> for Call<'_> {
         self.world.nsfs.open(object)
     }
 
-    fn unshare_others(&self, flags: u32) -> Result<(), Errno> {
+    fn unshare_others(&self, flags: u32, _: &syscalls::Credentials) -> Result<(), Errno> {
         if flags & abi::CLONE_NEWPID != 0 {
             *self.process.makes_pids.lock().expect("no panic") = true;
         }

@@ -80,7 +80,7 @@ impl Instances {
         // Relaxed: a number.
         let dev = self.next.fetch_add(1, Ordering::Relaxed);
         let read_only = flags.contains(SuperFlags::RDONLY);
-        let options = Options { dev, fs_type: fs_type.as_bytes(), source: b"none", read_only };
+        let options = Options { read_only, ..Options::new(dev, fs_type.as_bytes()) };
         let root = TmpSuperBlock::new(options).map_err(|_| Errno::ENOMEM)?;
         root.super_block().set_owner(owner.clone());
         self.flags.lock().expect("no panic").insert(dev, flags);

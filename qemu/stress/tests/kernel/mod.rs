@@ -164,7 +164,7 @@ impl Process {
 impl Tmpfs {
     fn fresh(&self, dev: Option<u32>) -> Result<SuperBlockRef<TmpDentry>, Errno> {
         let dev = dev.unwrap_or_else(|| self.0.fetch_add(1, Ordering::Relaxed));
-        let options = Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false };
+        let options = Options::new(dev, b"tmpfs");
         let no_memory = |_| Errno::ENOMEM;
         let root = SuperBlockRef::new(TmpSuperBlock::new(options).map_err(no_memory)?);
         for path in DIRECTORIES {

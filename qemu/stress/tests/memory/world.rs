@@ -32,7 +32,7 @@ const DIRS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// The root of a fresh file system with a few directories.
 fn fresh() -> Arc<TmpDentry> {
-    let options = Options { dev: 1, fs_type: b"tmpfs", source: b"none", read_only: false };
+    let options = Options::new(1, b"tmpfs");
     let root = TmpSuperBlock::new(options).unwrap();
     make_directories(&root);
     root

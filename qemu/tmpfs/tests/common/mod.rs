@@ -13,7 +13,7 @@ use tmpfs::{Options, TmpDentry, TmpSuperBlock};
 pub(crate) type Ns = Arc<MntNamespace<TmpDentry>>;
 
 pub(crate) fn fresh(dev: u32) -> Arc<TmpDentry> {
-    TmpSuperBlock::new(Options { dev, fs_type: b"tmpfs", source: b"none", read_only: false }).unwrap()
+    TmpSuperBlock::new(Options::new(dev, b"tmpfs")).unwrap()
 }
 
 pub(crate) fn namespace() -> Ns {

@@ -3,6 +3,12 @@
 //! Each test says what holds in its name, and returns what it measured or what is wrong. All start from
 //! threads with preemption on.
 
+macro_rules! ensure {
+    ($holds:expr, $($message:tt)+) => { if !$holds { return Err(format!($($message)+)); } };
+}
+
+mod memory;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -28,14 +34,10 @@ type Test = Box<dyn Fn() -> Outcome>;
 /// Threads per CPU in the tests that load all of them.
 const PER_CPU: usize = 2;
 
-macro_rules! ensure {
-    ($holds:expr, $($message:tt)+) => { if !$holds { return Err(format!($($message)+)); } };
-}
-
 /// Runs all tests; the load tests take `seconds` together.
 pub(crate) fn smoke(seconds: u64, module: &'static [u8]) -> ExitCode {
     let load_ns = seconds.saturating_mul(1_000_000_000) / 2;
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 12] = [
         ("an_address_has_a_name", Box::new(an_address_has_a_name)),
         ("no_page_is_writable_and_executable", Box::new(no_page_is_writable_and_executable)),
         ("the_module_is_readable", Box::new(move || the_module_is_readable(module))),
@@ -43,6 +45,9 @@ pub(crate) fn smoke(seconds: u64, module: &'static [u8]) -> ExitCode {
         ("a_sleeper_wakes_in_time", Box::new(a_sleeper_wakes_in_time)),
         ("a_parked_thread_wakes_on_every_cpu", Box::new(a_parked_thread_wakes_on_every_cpu)),
         ("a_busy_thread_is_preempted", Box::new(a_busy_thread_is_preempted)),
+        ("bad_addresses_are_errors", Box::new(memory::bad_addresses_are_errors)),
+        ("spaces_do_as_a_model_does", Box::new(memory::spaces_do_as_a_model_does)),
+        ("an_unmapped_page_is_gone_on_all_cpus", Box::new(memory::an_unmapped_page_is_gone_on_all_cpus)),
         ("the_heap_comes_back", Box::new(move || the_heap_comes_back(load_ns))),
         ("everything_retired_is_freed", Box::new(move || everything_retired_is_freed(load_ns))),
     ];

@@ -1,0 +1,275 @@
+//! What programs tell the scheduler: affinity, policies, nice values.
+//!
+//! Policies and nice values are kept and told; all threads are scheduled alike.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as abi;
+use syscalls::Errno;
+use syscalls::credentials::Capabilities;
+
+use super::{Process, Thread};
+use crate::arch::percpu;
+use crate::mm::user;
+use crate::sched;
+
+fn target(thread: &Arc<Thread>, pid: i32) -> Result<Arc<Thread>, Errno> {
+    match pid {
+        0 => Ok(Arc::clone(thread)),
+        1.. => thread.pid_ns().thread(pid as u32).ok_or(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// All CPUs, a bit for each.
+fn all_cpus() -> u64 {
+    u64::MAX >> (64 - percpu::count())
+}
+
+/// Whether `thread` may change how `target` is scheduled.
+fn may_change(thread: &Thread, target: &Thread) -> bool {
+    let (own, other) = (thread.credentials(), target.credentials());
+    own.euid == other.uid || own.euid == other.euid || own.capable(&other.user_ns, Capabilities::SYS_NICE)
+}
+
+/// sched_setaffinity(2).
+pub(super) fn setaffinity(thread: &Arc<Thread>, pid: i32, len: usize, addr: usize) -> Result<usize, Errno> {
+    let mut bytes = [0; 8];
+    let len = len.min(bytes.len());
+    user::read(addr, &mut bytes[..len])?;
+    let target = target(thread, pid)?;
+    if !may_change(thread, &target) {
+        return Err(Errno::EPERM);
+    }
+    let allowed = u64::from_le_bytes(bytes) & all_cpus();
+    if allowed == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let entity = target.entity().ok_or(Errno::ESRCH)?;
+    sched::set_allowed(&entity, allowed);
+    Ok(0)
+}
+
+/// sched_getaffinity(2).
+pub(super) fn getaffinity(thread: &Arc<Thread>, pid: i32, len: usize, addr: usize) -> Result<usize, Errno> {
+    if len * 8 < percpu::count() || !len.is_multiple_of(8) {
+        return Err(Errno::EINVAL);
+    }
+    let allowed = target(thread, pid)?.entity().map_or(u64::MAX, |entity| entity.allowed()) & all_cpus();
+    user::put(addr, allowed)?;
+    Ok(8)
+}
+
+/// getcpu(2).
+pub(super) fn getcpu(cpu: usize, node: usize) -> Result<usize, Errno> {
+    if cpu != 0 {
+        user::put(cpu, percpu::this().index as u32)?;
+    }
+    if node != 0 {
+        user::put(node, 0_u32)?;
+    }
+    Ok(0)
+}
+
+/// Whether a policy is one, and goes with a priority.
+fn check_policy(policy: u32, priority: i32) -> Result<(), Errno> {
+    let fits = match policy {
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE => priority == 0,
+        abi::SCHED_FIFO | abi::SCHED_RR => (1..=99).contains(&priority),
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// sched_setscheduler(2), sched_setparam(2).
+pub(super) fn setscheduler(
+    thread: &Arc<Thread>,
+    pid: i32,
+    policy: Option<u32>,
+    addr: usize,
+) -> Result<usize, Errno> {
+    if addr == 0 || pid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority: i32 = user::get(addr)?;
+    let target = target(thread, pid)?;
+    let reset = policy.is_some_and(|policy| policy & abi::SCHED_RESET_ON_FORK != 0);
+    let policy = policy.map(|policy| policy & !abi::SCHED_RESET_ON_FORK);
+    let policy = policy.unwrap_or_else(|| target.settings.lock().policy);
+    check_policy(policy, priority)?;
+    let is_realtime = matches!(policy, abi::SCHED_FIFO | abi::SCHED_RR);
+    let credentials = thread.credentials();
+    if is_realtime && !credentials.capable(&mnt_table::UserNs::INITIAL, Capabilities::SYS_NICE)
+        || !may_change(thread, &target)
+    {
+        return Err(Errno::EPERM);
+    }
+    let mut settings = target.settings.lock();
+    (settings.policy, settings.priority, settings.reset_on_fork) = (policy, priority, reset);
+    Ok(0)
+}
+
+/// sched_getscheduler(2).
+pub(super) fn getscheduler(thread: &Arc<Thread>, pid: i32) -> Result<usize, Errno> {
+    let settings = *target(thread, pid)?.settings.lock();
+    let reset = if settings.reset_on_fork { abi::SCHED_RESET_ON_FORK } else { 0 };
+    Ok((settings.policy | reset) as usize)
+}
+
+/// sched_getparam(2).
+pub(super) fn getparam(thread: &Arc<Thread>, pid: i32, addr: usize) -> Result<usize, Errno> {
+    if addr == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority = target(thread, pid)?.settings.lock().priority;
+    user::put(addr, priority).map(|()| 0)
+}
+
+/// sched_get_priority_min(2), sched_get_priority_max(2).
+pub(super) fn priority_limit(policy: u32, is_max: bool) -> Result<usize, Errno> {
+    match policy {
+        abi::SCHED_FIFO | abi::SCHED_RR => Ok(if is_max { 99 } else { 1 }),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE | abi::SCHED_DEADLINE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// sched_rr_get_interval(2).
+pub(super) fn rr_get_interval(thread: &Arc<Thread>, pid: i32, addr: usize) -> Result<usize, Errno> {
+    target(thread, pid)?;
+    super::time::put_timespec(addr, sched::SLICE_NS).map(|()| 0)
+}
+
+const PRIO_PROCESS: u32 = 0;
+const PRIO_PGRP: u32 = 1;
+const PRIO_USER: u32 = 2;
+const NICE_MIN: i32 = -20;
+const NICE_MAX: i32 = 19;
+
+/// Calls `each` with the threads that `which` and `who` name.
+fn for_each(
+    thread: &Arc<Thread>,
+    which: u32,
+    who: i32,
+    each: &mut dyn FnMut(&Arc<Thread>),
+) -> Result<(), Errno> {
+    let all = |process: &Arc<Process>, each: &mut dyn FnMut(&Arc<Thread>)| {
+        process.threads().iter().for_each(each);
+    };
+    match which {
+        PRIO_PROCESS => each(&target(thread, who).map_err(|_| Errno::ESRCH)?),
+        PRIO_PGRP => {
+            let group = if who == 0 {
+                thread.process.group()
+            } else {
+                thread.pid_ns().pid(who as u32).ok_or(Errno::ESRCH)?
+            };
+            group.group_members().iter().for_each(|process| all(process, each));
+        }
+        PRIO_USER => {
+            let credentials = thread.credentials();
+            let uid = if who == 0 {
+                credentials.uid
+            } else {
+                let known = syscalls::ids::Kind::Users.absolute(&credentials.user_ns, who as u32);
+                known.ok_or(Errno::EINVAL)?
+            };
+            let mut from = 1;
+            while let Some((nr, process)) = thread.pid_ns().next_process(from) {
+                from = nr + 1;
+                if process.leader().is_some_and(|leader| leader.credentials().uid == uid) {
+                    all(&process, each);
+                }
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(())
+}
+
+/// getpriority(2): 20 minus the lowest nice value.
+pub(super) fn getpriority(thread: &Arc<Thread>, which: u32, who: i32) -> Result<usize, Errno> {
+    let mut best = None;
+    for_each(thread, which, who, &mut |thread| {
+        let value = 20 - thread.nice();
+        best = best.max(Some(value));
+    })?;
+    best.map(|value| value as usize).ok_or(Errno::ESRCH)
+}
+
+/// setpriority(2).
+pub(super) fn setpriority(thread: &Arc<Thread>, which: u32, who: i32, nice: i32) -> Result<usize, Errno> {
+    let nice = nice.clamp(NICE_MIN, NICE_MAX);
+    let mut result = Err(Errno::ESRCH);
+    let credentials = thread.credentials();
+    for_each(thread, which, who, &mut |target| {
+        let lowest = 20 - target.process.limit(abi::RLIMIT_NICE).soft.min(40) as i32;
+        let may_raise = nice >= target.nice()
+            || nice >= lowest
+            || credentials.capable(&credentials.user_ns, Capabilities::SYS_NICE);
+        if !may_change(thread, target) {
+            result = Err(Errno::EPERM);
+        } else if !may_raise {
+            result = Err(Errno::EACCES);
+        } else {
+            target.settings.lock().nice = nice as i8;
+            if result == Err(Errno::ESRCH) {
+                result = Ok(0);
+            }
+        }
+    })?;
+    result
+}
+
+/// Commands of membarrier(2): what is known; to all CPUs; registration, which nothing is needed for.
+const MEMBARRIER_QUERY: u32 = 0;
+const MEMBARRIER_GLOBAL: u32 = 1 << 0;
+const MEMBARRIER_GLOBAL_EXPEDITED: u32 = 1 << 1;
+const MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
+const MEMBARRIER_PRIVATE_EXPEDITED: u32 = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
+
+/// membarrier(2): every CPU that runs a thread enters the kernel before this returns.
+pub(super) fn membarrier(command: u32, flags: u32) -> Result<usize, Errno> {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match command {
+        MEMBARRIER_QUERY => Ok((MEMBARRIER_GLOBAL
+            | MEMBARRIER_GLOBAL_EXPEDITED
+            | MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
+            | MEMBARRIER_PRIVATE_EXPEDITED
+            | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) as usize),
+        MEMBARRIER_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED => Ok(0),
+        MEMBARRIER_GLOBAL | MEMBARRIER_GLOBAL_EXPEDITED | MEMBARRIER_PRIVATE_EXPEDITED => {
+            sched::run_on_others().map(|()| 0).map_err(|_| Errno::ENOMEM)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+const IOPRIO_WHO_PROCESS: u32 = 1;
+/// The class is above these bits; there are four.
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+const IOPRIO_CLASSES: u32 = 4;
+
+/// ioprio_get(2), of threads only.
+pub(super) fn ioprio_get(thread: &Arc<Thread>, which: u32, who: i32) -> Result<usize, Errno> {
+    if which != IOPRIO_WHO_PROCESS {
+        return Err(Errno::EINVAL);
+    }
+    Ok(target(thread, who)?.settings.lock().io_priority as usize)
+}
+
+/// ioprio_set(2), of threads only.
+pub(super) fn ioprio_set(thread: &Arc<Thread>, which: u32, who: i32, priority: u32) -> Result<usize, Errno> {
+    if which != IOPRIO_WHO_PROCESS || priority >> IOPRIO_CLASS_SHIFT >= IOPRIO_CLASSES {
+        return Err(Errno::EINVAL);
+    }
+    let target = target(thread, who)?;
+    if !may_change(thread, &target) {
+        return Err(Errno::EPERM);
+    }
+    target.settings.lock().io_priority = priority;
+    Ok(0)
+}
