@@ -9,7 +9,7 @@ macro_rules! counters {
     ($($name:ident)*) => {
         /// Counters of all processes. Relaxed everywhere: they are summed up at rest.
         #[derive(Default)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "the names are the documentation")]
         pub(crate) struct Shared {
             $(pub(crate) $name: AtomicU64,)*
         }
