@@ -100,6 +100,7 @@ pub(crate) fn die(cause: &Cause<'_>) -> ! {
         },
     }
     lapic::stop_others();
+    // Acquire: pairs with the Release in `sched::idle`; a CPU that is not there yet has no interrupt table.
     let others = || percpu::all().filter(|cpu| cpu.index != me && cpu.online.load(Acquire));
     let deadline = cpu::tsc().saturating_add(STOP_TICKS);
     while !others().all(|cpu| cpu.stopped.is_set()) && cpu::tsc() < deadline {

@@ -2,8 +2,9 @@
 //!
 //! Each CPU keeps blocks, each of which is enough for one allocation that a claim covers. A claim is granted when there is
 //! a block for it besides those of all claims before it; an allocation that the heap cannot serve otherwise takes one, if
-//! it is covered. Threads never move to another CPU, so the claims of a thread are its CPU's; and the few blocks that each
-//! CPU keeps for good spare nearly every operation the way to the heap's lock.
+//! it is covered. A thread moves to another CPU only on the border to user mode, where it has no claims, so the claims of a
+//! thread are its CPU's; and the few blocks that each CPU keeps for good spare nearly every operation the way to the heap's
+//! lock.
 //!
 //! # Invariants
 //! - `[Own]` A CPU's blocks are touched by that CPU only, with preemption off, and never by an interrupt handler.

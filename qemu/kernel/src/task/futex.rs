@@ -141,6 +141,7 @@ fn take_out(waiter: &Arc<Waiter>) -> bool {
     loop {
         let index = waiter.place.lock().bucket;
         let mut bucket = TABLE[index].lock();
+        // Acquire: pairs with the Release of whoever wakes.
         if waiter.woken.load(Acquire) {
             return false;
         }
