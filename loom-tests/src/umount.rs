@@ -12,7 +12,7 @@ use crate::world::{self, FileSystem, Name, dissolve, mount, namespace, task, wal
 
 /// All of them, cheapest first.
 pub fn models() -> Vec<Model> {
-    vec![umount_vs_walk(), umount_vs_kept_walk(), slide_down_vs_walk(), tuck_vs_dotdot()]
+    vec![umount_vs_walk(), umount_vs_kept_walk(), dotdot_vs_detach(), slide_down_vs_walk(), tuck_vs_dotdot()]
 }
 
 /// Umounts `goes`, on which nothing is mounted, as `propagate` does for a private mount.
@@ -23,6 +23,13 @@ pub fn umount(ns: &Arc<MntNamespace<Name>>, goes: &Arc<Mount<Name>>) -> &'static
         Err(propagate::Retry::Failed(propagate::Error::Busy)) => "busy",
         Err(_) => panic!("it needs no other lock"),
     }
+}
+
+/// Takes `goes`, on which nothing is mounted, away lazily, as `propagate` does for a private mount.
+fn detach(ns: &Arc<MntNamespace<Name>>, goes: &Arc<Mount<Name>>) {
+    let mut locks = WriteSet::one(ns);
+    let gone = propagate::umount::detach(&mut locks, goes);
+    assert!(gone.is_ok(), "it needs no other lock");
 }
 
 /// A file system that forgets its names in its shutdown covers a directory in which the same name exists. A walk finds
@@ -76,6 +83,30 @@ fn umount_vs_kept_walk() -> Model {
             dissolve([ns]);
             world::end([&r, &m]);
             format!("{seen}, {umounted}")
+        })
+}
+
+/// A mount is detached, by a change of one edge and without a window, while a walk climbs out of it: what is beside its
+/// place is there before and after.
+fn dotdot_vs_detach() -> Model {
+    model(Layer::Structure, "dotdot_vs_detach")
+        .expect_outcomes(["r:"])
+        .planted(["top_of_any_tree", "top_relaxed"])
+        .run(|| {
+            let [r, m] = [FileSystem::new("r", ["a"]), FileSystem::new("m", [])];
+            let (ns, root) = namespace(&r);
+            let goes = mount(&ns, m.root(), &root, r.name(0));
+            let task = Arc::new(task(&root));
+            let writer = thread::spawn({
+                let ns = Arc::clone(&ns);
+                move || detach(&ns, &goes)
+            });
+            let seen = walk_label(&task, "/a/..");
+            writer.join().unwrap();
+            drop((task, root));
+            dissolve([ns]);
+            world::end([&r, &m]);
+            seen
         })
 }
 

@@ -41,6 +41,8 @@
 //!   Acquire in a walk, then the state ([`Mount::is_sound`]). Model `umount_vs_walk`.
 //! - `[Pair]` A mount's parent and mountpoint are read as one pointer, its [`Edge`]: Release in the tree's changes,
 //!   Acquire in [`Mount::up`]. Model `dotdot_vs_move`.
+//! - `[Top]` A mount that leaves its tree is `DETACHED` or `DEAD` before its edge goes: the state, then Release of the empty
+//!   pointer; Acquire in [`Mount::up`], then the state ([`Mount::is_mounted`]). Model `dotdot_vs_detach`.
 //! - `[Home]` `ns`: Release in attach, under a window of the old namespace; Acquire in [`Mount::domain`], read again
 //!   after the sequence was sampled. Model `anonymous_attach_vs_walk`.
 //! - `[Anchor]` An anchor's target: Release inside pivot's window; Acquire between a walk's sample and its check.

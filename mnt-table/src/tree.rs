@@ -573,8 +573,8 @@ impl<D: Dentry> WriteSet<D> {
         }
         let old = self.edge_of(mount);
         self.unhook(ns, mount);
-        // Release [Pair]: before the edge is retired.
-        mount.edge.store(ptr::null_mut(), Ordering::Release);
+        // Release [Pair], [Top]: before the edge is retired, and after the state says that the mount leaves.
+        mount.edge.store(ptr::null_mut(), order(Ordering::Release, "top_relaxed"));
         self.unlink(ns, old, guard);
     }
 

@@ -6,7 +6,9 @@
 //! 2. A named component is looked up in its directory; if something is mounted on what was found, the walk goes to
 //!    that mount's root, again and again to the top of the stack (rules D1 to D9).
 //! 3. `..` climbs: from a mount's root to its mountpoint, as long as that is a root again, then to the parent directory;
-//!    the walk's own root and the top of a tree stop it (U1 to U7). Then it crosses down.
+//!    the walk's own root and the top of a tree stop it (U1 to U7). Then it crosses down. A mount that became the top of
+//!    nothing after the walk went into it, by an umount of one edge, sends the walk back: a lazily detached one would be
+//!    its own `..`, as it was neither before nor after.
 //! 4. Nothing is delivered, success or error, hit or miss, before the sequence is the one that was sampled **and** the
 //!    mount at hand is neither being decided about nor dead. The second test is what lets an umount shut a file system
 //!    down without waiting: a walk inside may meet names that vanish with the file system.

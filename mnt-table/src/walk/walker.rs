@@ -254,6 +254,15 @@ impl<'w, D: Dentry> Walker<'w, D> {
             }
             match mount.up(self.guard) {
                 Some(up) => (mount, dentry) = up,
+                // The mount left its tree after the walk went into it: `..` is where it was, or what is there now. Under locks
+                // this is the top of a fragment, as for a walk that begins in one.
+                None if self.locks.is_none()
+                    && self.ns.is_some()
+                    && !mount.is_mounted()
+                    && !planted("top_of_any_tree") =>
+                {
+                    return Err(Stop::Again);
+                }
                 None => break, // U3, U7: the top of the tree: stay where we were.
             }
             if self.ns.is_some_and(|ns| !ns.seq.unchanged(self.sample)) && !planted("no_validation") {
