@@ -120,6 +120,7 @@ mod body {
 
         pub(super) fn load_full(&self) -> Arc<T> {
             let _pinned = pin();
+            // Acquire: as in `load`.
             let value = self.0.load(Ordering::Acquire);
             // SAFETY: as in `load`; the value's count is not zero while a pin that saw it lasts.
             unsafe {

@@ -169,6 +169,7 @@ impl<D: Dentry> Checker<'_, D> {
 
     fn mount(&mut self, ns: &Arc<MntNamespace<D>>, mount: &Arc<Mount<D>>) {
         let id = mount.id();
+        // Relaxed: written under this lock.
         let state = mount.state.load(Ordering::Relaxed);
         self.claim(state == state::LIVE, || format!("mount {id}: in a tree with state {state}"));
         let home = self.locks.is_in(mount, ns);

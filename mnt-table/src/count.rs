@@ -126,6 +126,7 @@ impl Counter {
 
     #[cold]
     fn moved(&self, seen: u32, cpu: usize) {
+        // Relaxed: a hint; a lost count of moves makes the counter spill later.
         self.sharing.store((seen & !0xff).wrapping_add(0x100) | cpu as u32, Ordering::Relaxed);
         if seen >> 8 < SPILL_AFTER {
             return;

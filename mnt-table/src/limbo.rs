@@ -148,6 +148,7 @@ impl Limbo {
                 (*bag).next = top;
             }
             if planted("push_lost") {
+                // Release: as below.
                 return back.store(bag, Ordering::Release);
             }
             // Release [Back]: pairs with the Acquire in `empty`. Relaxed on failure: only the address is used again.

@@ -351,6 +351,7 @@ impl<D: Dentry> Mount<D> {
     fn make(spec: MountSpec<D>, ns: &MntNamespace<D>, id: Id, unique_id: u64) -> Arc<Self> {
         spec.root.super_block().active().add();
         spec.root.mounted();
+        // Relaxed: statistics.
         LIVE[cpu()].made.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this| Mount {
             memory: Memory::new(),
@@ -711,6 +712,7 @@ pub fn live_mounts() -> u64 {
 
 impl<D: Dentry> Drop for Mount<D> {
     fn drop(&mut self) {
+        // Relaxed: statistics.
         LIVE[cpu()].dropped.fetch_add(1, Ordering::Relaxed);
         // Relaxed: `&mut self`.
         if self.state.load(Ordering::Relaxed) == state::NEW {

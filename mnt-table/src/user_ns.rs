@@ -267,6 +267,7 @@ impl UserNs {
         while let Some(inner) = at.0.as_deref()
             && Some(at) != end
         {
+            // Relaxed: as where it is raised in `charge`.
             inner.mount_namespaces.fetch_sub(1, Ordering::Relaxed);
             at = &inner.parent;
         }

@@ -124,6 +124,7 @@ impl<D: Dentry> LockPlan<D> {
         if self.tries > TRIES && !self.escalated {
             self.escalated = true;
             ESCALATED.fetch_add(1, Ordering::SeqCst);
+            // Relaxed: statistics.
             ESCALATIONS.fetch_add(1, Ordering::Relaxed);
         }
         let mut spins = 0;
@@ -409,6 +410,7 @@ impl<D: Dentry> WriteSet<D> {
         if self.token == 0 {
             self.token = Arc::as_ptr(&group).addr();
         }
+        // Relaxed: as for namespaces.
         group.holder.store(self.token, Ordering::Relaxed);
         self.groups.push(group);
         Ok(())
@@ -446,6 +448,7 @@ impl<D: Dentry> WriteSet<D> {
     /// Whether `mount` is in the namespace `ns`, which this set holds.
     pub fn is_in(&self, mount: &Mount<D>, ns: &Arc<MntNamespace<D>>) -> bool {
         debug_assert!(self.holds(ns));
+        // Relaxed: written under the namespace's lock; one that is in another never reads as being in this.
         core::ptr::eq(mount.ns.load(Ordering::Relaxed), Arc::as_ptr(ns)) && self.is_attached(mount)
     }
 
@@ -689,6 +692,7 @@ impl<D: Dentry> Drop for WriteSet<D> {
             ns.lock.starved.store(edges.starved(), Ordering::Relaxed);
         }
         for ns in self.namespaces.drain(..).rev() {
+            // Relaxed, here and for groups: under the lock that it tells of.
             ns.lock.holder.store(0, Ordering::Relaxed);
             // SAFETY: locked by `lock_namespace`, unlocked here only.
             unsafe { ns.lock.lock.unlock() };

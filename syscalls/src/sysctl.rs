@@ -20,6 +20,7 @@ pub fn set_mounts_max(max: usize) -> Result<(), Errno> {
     if max == 0 {
         return Err(Errno::EINVAL);
     }
+    // Relaxed: a number that stands for itself.
     MOUNTS_MAX.store(max, Ordering::Relaxed);
     Ok(())
 }

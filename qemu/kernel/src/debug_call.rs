@@ -67,6 +67,7 @@ fn counters() -> String {
         ("refused_for_memory", reclaim.refused),
         ("walk_retries", walks.retries),
         ("locked_walks", walks.locked),
+        // Relaxed, all: counts.
         ("lock_escalations", write_set::ESCALATIONS.load(Relaxed) as u64),
         ("threads", tasks.threads as u64),
         ("processes", tasks.processes),

@@ -70,6 +70,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// An NMI: a panic on another CPU, or somebody outside wants to see where we are.
 pub(crate) fn nmi(frame: &TrapFrame) {
+    // Acquire: pairs with whoever became the owner; what it wrote comes first.
     if OWNER.load(Acquire) == NOBODY {
         die(&Cause::Nmi(frame));
     }

@@ -225,6 +225,7 @@ impl Inode {
 
     pub(crate) fn set_permissions(&self, permissions: u32) {
         let merge = |old: u32| Some(old & mode::TYPE | permissions & 0o7777);
+        // Relaxed: bits that stand for themselves.
         let _ = self.mode.fetch_update(Ordering::Relaxed, Ordering::Relaxed, merge);
     }
 

@@ -82,6 +82,7 @@ fn layout() -> Layout {
 }
 
 fn count(page: NonNull<u8>, change: i64) {
+    // Relaxed: a count.
     LIVE[page.addr().get() / PAGE_SIZE % SHARDS].0.fetch_add(change, Relaxed);
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn of(dev: u32) -> &'static Shard {
 
 impl Shard {
     pub(crate) fn add(counter: &AtomicI64, change: i64) {
+        // Relaxed: a count.
         counter.fetch_add(change, Ordering::Relaxed);
     }
 }

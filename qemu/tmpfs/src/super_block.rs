@@ -101,6 +101,7 @@ impl Quota {
     }
 
     fn give(&self, less: u64) {
+        // Relaxed, here and in what reads: a number that stands for itself.
         self.used.fetch_sub(less, Ordering::Relaxed);
     }
 
@@ -349,6 +350,7 @@ impl SuperBlock for TmpSuperBlock {
     /// # Panics
     /// When it is called twice.
     fn shutdown(&self) {
+        // AcqRel: a second call would find all that the first one did.
         assert!(!self.shut_down.swap(true, Ordering::AcqRel), "a superblock is shut down once");
         let Some(root) = self.root() else { return };
         let mut waiting = Waiting { directories: SmallVec::new(), found: SmallVec::new() };

@@ -25,6 +25,7 @@ fn now() -> u64 {
 
 /// Notes when this program begins, and says so.
 pub(crate) fn begin() {
+    // Relaxed: one thread.
     BEGAN.store(now(), Ordering::Relaxed);
     println!("init: begin");
 }

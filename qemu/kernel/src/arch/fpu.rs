@@ -63,6 +63,7 @@ pub(super) fn init() {
     unsafe { asm!("fxsave64 [{}]", in(reg) legacy.as_mut_ptr(), options(nostack)) };
     let [a, b, c, d, ..] = legacy[0].0[MXCSR_MASK..] else { return };
     let mask = u32::from_le_bytes([a, b, c, d]);
+    // Relaxed: as above.
     MASK.store(if mask == 0 { MXCSR_MASK_DEFAULT } else { mask }, Relaxed);
 }
 

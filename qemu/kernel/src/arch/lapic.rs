@@ -74,6 +74,7 @@ pub(crate) fn init() {
     }
     // SAFETY: the register exists on every CPU with a local APIC, that is all x86-64 ones.
     let base = unsafe { Msr::new(APIC_BASE).read() } & 0x000f_ffff_ffff_f000;
+    // Relaxed: before the other CPUs start.
     REGISTERS.store(map_direct(base, 4096, Use::Device), Relaxed);
 }
 
@@ -145,6 +146,7 @@ pub(crate) fn send_shootdown(apic_id: u32) {
 
 /// Sends an NMI to all other CPUs, for a panic. A no-op before [`init`].
 pub(crate) fn stop_others() {
+    // Relaxed: written once, before the other CPUs start.
     if REGISTERS.load(Relaxed) != 0 {
         command(0, ALL_BUT_SELF | ASSERT | DELIVERY_NMI);
     }

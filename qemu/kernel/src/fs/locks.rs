@@ -106,6 +106,7 @@ fn tidy(id: (u32, u64), locks: &Arc<FileLocks>) {
     // Somebody new would have to come by the list, which is locked.
     if Arc::strong_count(locks) == IDLE && locks.held.lock().is_empty() {
         let gone = files.swap_remove(at);
+        // Relaxed: a count, changed under the list's lock.
         COUNT.store(files.len(), Ordering::Relaxed);
         drop(files);
         drop(gone);

@@ -147,6 +147,7 @@ pub(crate) fn instance(make: Make<'_>, request: &Request<'_>) -> Result<SuperBlo
 
 /// The flags of an instance.
 pub(crate) fn flags(super_block: &TmpSuperBlock) -> SuperFlags {
+    // Relaxed: bits that stand for themselves.
     let bits = Instance::of(super_block).map_or(0, |instance| instance.flags.load(Ordering::Relaxed));
     let mut flags = SuperFlags::from_bits_retain(bits);
     flags.set(SuperFlags::RDONLY, super_block.is_read_only());

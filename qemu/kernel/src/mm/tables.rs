@@ -154,6 +154,7 @@ fn new_table() -> Option<u64> {
     if table.is_null() {
         return None;
     }
+    // Relaxed: a count.
     LIVE.fetch_add(1, Relaxed);
     Some(virt_to_phys(table as u64))
 }
@@ -163,6 +164,7 @@ fn new_table() -> Option<u64> {
 unsafe fn free_table(phys: u64) {
     // SAFETY: allocated with this layout, and not used any more (caller).
     unsafe { dealloc(phys_to_virt(phys) as *mut u8, TABLE) };
+    // Relaxed: a count.
     LIVE.fetch_sub(1, Relaxed);
 }
 

@@ -128,6 +128,7 @@ impl Queue {
     /// Whether `woken` should run instead of the running thread.
     pub(super) fn preempts(&self, woken: &Entity) -> bool {
         self.is_idle()
+            // Relaxed, both: under the run queue.
             || woken.class.load(Relaxed) == PROMPT
                 && self.current.as_ref().is_some_and(|current| current.class.load(Relaxed) == BATCH)
     }
@@ -145,6 +146,7 @@ impl Queue {
                 if entity.may_move_to(to) {
                     let entity = cursor.remove()?;
                     self.ready_len -= 1;
+                    // Relaxed: under the run queue.
                     entity.cpu.store(to, Relaxed);
                     return Some(entity);
                 }
@@ -155,6 +157,7 @@ impl Queue {
     }
 
     pub(super) fn sleep(&mut self, entity: Arc<Entity>, deadline_ns: u64) {
+        // Relaxed, here and where it is read: under the run queue.
         entity.deadline_ns.store(deadline_ns, Relaxed);
         self.sleepers.insert(entity);
     }

@@ -256,6 +256,7 @@ fn the_heap_comes_back(load_ns: u64) -> Outcome {
                 let old = core::mem::take(&mut *shelves[cpu].lock());
                 drop(old);
             }
+            // Relaxed: read after the threads were joined.
             operations.fetch_add(count, Relaxed);
         }
     })?;

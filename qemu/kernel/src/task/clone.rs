@@ -235,6 +235,7 @@ fn start(thread: &Arc<Thread>, frame: &TrapFrame, request: Request) -> Result<us
     entity.start();
     if let Some(vfork) = vfork {
         // Killed, it goes on without the child's leave; the memory is counted.
+        // Acquire: pairs with the Release of whoever lets go of the memory.
         let _ = vfork.wait.wait(Wait::KILLABLE, || vfork.done.load(Acquire).then_some(()));
     }
     Ok(number as usize)
@@ -321,6 +322,7 @@ fn make_process(
     if has(CLEAR_SIGHAND) {
         actions.reset(false);
     }
+    // Relaxed: a number that stands for itself.
     let exit_signal = if has(PARENT) { own.exit_signal.load(Relaxed) } else { request.exit_signal };
     Process::new(process::Parts {
         pid: Arc::clone(pid),

@@ -358,12 +358,14 @@ impl Thread {
     }
 
     pub(super) fn clock_kernel(&self, now_ns: u64) {
+        // Relaxed, all: as in `clock_user`.
         let ran_ns = now_ns.saturating_sub(self.times.mark_ns.load(Relaxed));
         self.times.system_ns.store(self.times.system_ns.load(Relaxed) + ran_ns, Relaxed);
         self.times.mark_ns.store(now_ns, Relaxed);
     }
 
     pub(super) fn clock_resume(&self, now_ns: u64) {
+        // Relaxed: as in `clock_user`.
         self.times.mark_ns.store(now_ns, Relaxed);
     }
 

@@ -34,6 +34,7 @@ pub(crate) fn init() {
 
 /// Wall clock minus the kernel's clock.
 pub(crate) fn wall_offset_ns() -> u64 {
+    // Relaxed, here and where it is set: a number that stands for itself.
     WALL_OFFSET_NS.load(Relaxed) as u64
 }
 
