@@ -1,10 +1,11 @@
-//! The flags of a mount in the words of each interface: `MS_*` of mount(2), `MOUNT_ATTR_*` of the newer calls, and the
-//! words of listings.
+//! The flags of a mount in the words of each interface: `MS_*` of mount(2), `MOUNT_ATTR_*` of the newer calls, `ST_*` of
+//! statfs(2), and the words of listings.
 
 use linux_raw_sys::general as abi;
 use mnt_table::MountFlags;
 
 use crate::Errno;
+use crate::file_system::SuperFlags;
 use crate::mountinfo::OptionFlags;
 
 /// A flag in each of them. Access times are apart, but for the words of listings.
@@ -86,6 +87,27 @@ pub fn to_attr(flags: MountFlags) -> u64 {
 pub fn to_options(flags: MountFlags) -> OptionFlags {
     let others = FLAGS.iter().map(|(flag, _, _, word)| (*flag, *word));
     others.chain(TIMES).filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word).collect()
+}
+
+/// The flags of a mount and its superblock as statfs(2) shows them: `ST_*`, and a bit that says that they are valid. No crate
+/// has these numbers.
+pub fn to_statfs(mount: MountFlags, super_block: SuperFlags) -> u64 {
+    const VALID: u64 = 0x20;
+    const MOUNT: [(MountFlags, u64); 8] = [
+        (MountFlags::READONLY, 1),
+        (MountFlags::NOSUID, 2),
+        (MountFlags::NODEV, 4),
+        (MountFlags::NOEXEC, 8),
+        (MountFlags::NOATIME, 0x400),
+        (MountFlags::NODIRATIME, 0x800),
+        (MountFlags::RELATIME, 0x1000),
+        (MountFlags::NOSYMFOLLOW, 0x2000),
+    ];
+    const SUPER: [(SuperFlags, u64); 3] =
+        [(SuperFlags::RDONLY, 1), (SuperFlags::SYNCHRONOUS, 0x10), (SuperFlags::MANDLOCK, 0x40)];
+    let of_mount = MOUNT.iter().filter(|(flag, _)| mount.contains(*flag)).map(|(_, bit)| bit);
+    let of_super = SUPER.iter().filter(|(flag, _)| super_block.contains(*flag)).map(|(_, bit)| bit);
+    of_mount.chain(of_super).fold(VALID, |bits, bit| bits | bit)
 }
 
 /// Whether a mount that has `old` may get `new`: no locked restriction is lifted, and locked access times stay.

@@ -20,6 +20,7 @@
 //! | [`statmount`], [`listmount`] | `statmount(2)`, `listmount(2)` |
 //! | [`listing`], [`mounts_file`] | what `/proc/PID/mountinfo`, `mounts` and `mountstats` show; open ones |
 //! | [`mountinfo`] | the text of their lines |
+//! | [`paths`] | the paths of places, as `getcwd(2)` and proc show them |
 //! | [`access`] | what a mount lets a task do with files
 //! | [`ids`] | users and groups as user namespaces number them |
 #![no_std]
@@ -51,7 +52,7 @@ pub mod namespaces;
 pub mod nsfs;
 pub mod open_tree;
 mod path;
-mod paths;
+pub mod paths;
 pub mod pivot_root;
 mod scope;
 pub mod setattr;

@@ -54,7 +54,6 @@ mod nameless;
 mod nsfs;
 mod older;
 mod open;
-mod paths;
 mod proc;
 mod types;
 

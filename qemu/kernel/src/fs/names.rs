@@ -6,13 +6,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
+use mnt_table::PathRef;
 use mnt_table::dentry::Dentry;
-use mnt_table::namespace::namespace_of;
+use mnt_table::memory::Grow;
 use mnt_table::walk::{Last, Resolve};
-use mnt_table::{Mount, PathRef, WriteSet, pin};
 use syscalls::Errno;
 use syscalls::credentials::Capabilities;
 use syscalls::entry::detach_elsewhere;
+use syscalls::paths::place_path;
 use syscalls::user_memory::write_all;
 use tmpfs::{FsError, Kind, New, Removed, TARGET_MAX, TmpDentry, What, exchange, mode, rename_if};
 
@@ -21,74 +22,25 @@ use super::permission::{self, Subject, may_create, may_delete};
 use super::{anon, creation_mode, error, node};
 use crate::task;
 
-type Position = (Arc<Mount<TmpDentry>>, Arc<TmpDentry>);
-
-/// The path of `at` from `root`, and whether it is below it.
-pub(crate) fn path_from(at: &Position, root: &Position) -> (Vec<u8>, bool) {
-    let mut names: Vec<Vec<u8>> = Vec::new();
-    // That of a detached mount that stays connected, too: its way up is still known there.
-    let ns = namespace_of(&at.0);
-    let locks = ns.as_ref().map(WriteSet::one);
-    let guard = pin();
-    let (mut mount, mut dentry) = at.clone();
-    let mut reached = true;
-    loop {
-        if Arc::ptr_eq(&mount, &root.0) && Arc::ptr_eq(&dentry, &root.1) {
-            break;
-        }
-        if Arc::ptr_eq(&dentry, mount.root()) {
-            let up = locks.as_ref().and_then(|locks| {
-                let parent = locks.parent(&mount)?;
-                let on = locks.mountpoint(&mount)?;
-                (!Arc::ptr_eq(parent, &mount)).then(|| (Arc::clone(parent), Arc::clone(on)))
-            });
-            match up {
-                Some(up) => (mount, dentry) = up,
-                None => {
-                    reached = false;
-                    break;
-                }
-            }
-            continue;
-        }
-        let Some((name, parent)) = dentry.parent(&guard) else {
-            // Out of its mount: nothing of the way is left.
-            names.clear();
-            reached = false;
-            break;
-        };
-        names.push(name.to_vec());
-        let parent = Arc::clone(parent);
-        dentry = parent;
-    }
-    drop(guard);
-    let mut text = Vec::new();
-    for name in names.iter().rev() {
-        text.push(b'/');
-        text.extend_from_slice(name);
-    }
-    if text.is_empty() {
-        text.push(b'/');
-    }
-    (text, reached)
-}
-
 /// The path of `at` as links in proc show it: from the running thread's root, or a name of another kind.
-pub(crate) fn path_for_proc(at: &PathRef<TmpDentry>) -> Vec<u8> {
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn path_for_proc(at: &PathRef<TmpDentry>) -> Result<Vec<u8>, Errno> {
     if let Some(name) = anon::name(&at.dentry) {
-        return name;
+        return Ok(name);
     }
     if let Some(name) = node::of(&at.dentry).and_then(|node| node.root_name()) {
-        return name;
+        return Ok(name);
     }
     let root = crate::task::with_current(|thread| thread.mounts().fs().root());
     let position = (at.mount.to_arc(), Arc::clone(&at.dentry));
     let root = root.unwrap_or_else(|| (at.mount.to_arc(), Arc::clone(at.mount.root())));
-    let mut text = path_from(&position, &root).0;
+    let mut text = place_path(&position, &root)?.0;
     if at.dentry.is_removed() {
-        text.extend_from_slice(b" (deleted)");
+        text.try_extend(b" (deleted)".iter().copied())?;
     }
-    text
+    Ok(text)
 }
 
 /// getcwd(2).
@@ -98,7 +50,7 @@ pub(crate) fn getcwd(call: &Call<'_>, addr: usize, size: usize) -> Result<usize,
     if at.1.is_removed() {
         return Err(Errno::ENOENT);
     }
-    let (text, reached) = path_from(&at, &root);
+    let (text, reached) = place_path(&at, &root)?;
     let mut all = if reached { Vec::new() } else { b"(unreachable)".to_vec() };
     all.extend_from_slice(&text);
     all.push(0);
@@ -454,7 +406,7 @@ pub(crate) fn link_text(at: &PathRef<TmpDentry>) -> Result<Vec<u8>, Errno> {
     if !at.dentry.is_magic_link() {
         return Err(Errno::EINVAL);
     }
-    Ok(path_for_proc(&at.dentry.follow_magic_link()?))
+    path_for_proc(&at.dentry.follow_magic_link()?)
 }
 
 pub(crate) fn readlink(

@@ -255,10 +255,11 @@ impl Backing for Mapped {
         contents(&self.file).map_or(0, Contents::size)
     }
 
-    fn describe(&self) -> Description {
-        let Some(at) = self.file.file().path() else { return Description::default() };
+    fn describe(&self) -> Result<Description, Errno> {
+        let Some(at) = self.file.file().path() else { return Ok(Description::default()) };
         let (dev, ino) = at.dentry.id();
-        Description { dev: super::device_number(0, dev), ino, path: super::names::path_for_proc(at) }
+        let path = super::names::path_for_proc(at)?;
+        Ok(Description { dev: super::device_number(0, dev), ino, path })
     }
 
     fn may_exec(&self) -> bool {

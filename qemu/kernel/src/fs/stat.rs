@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
+use mnt_table::Mount;
 use mnt_table::dentry::Dentry;
 use mnt_table::walk::{How, Last, walk_how};
-use mnt_table::{Mount, MountFlags};
-use syscalls::file_system::SuperFlags;
+use syscalls::attributes::to_statfs;
 use syscalls::ids::Kind;
 use syscalls::{Credentials, Errno};
 use tmpfs::{PAGE_SIZE, Times, TmpDentry, mode};
@@ -233,26 +233,6 @@ pub(crate) fn statx(
     Ok(0)
 }
 
-/// The flags that statfs(2) shows.
-fn shown_flags(mount: MountFlags, super_block: SuperFlags) -> u64 {
-    const VALID: u64 = 0x20;
-    const MOUNT: [(MountFlags, u64); 8] = [
-        (MountFlags::READONLY, 1),
-        (MountFlags::NOSUID, 2),
-        (MountFlags::NODEV, 4),
-        (MountFlags::NOEXEC, 8),
-        (MountFlags::NOATIME, 0x400),
-        (MountFlags::NODIRATIME, 0x800),
-        (MountFlags::RELATIME, 0x1000),
-        (MountFlags::NOSYMFOLLOW, 0x2000),
-    ];
-    const SUPER: [(SuperFlags, u64); 3] =
-        [(SuperFlags::RDONLY, 1), (SuperFlags::SYNCHRONOUS, 0x10), (SuperFlags::MANDLOCK, 0x40)];
-    let of_mount = MOUNT.iter().filter(|(flag, _)| mount.contains(*flag)).map(|(_, bit)| bit);
-    let of_super = SUPER.iter().filter(|(flag, _)| super_block.contains(*flag)).map(|(_, bit)| bit);
-    of_mount.chain(of_super).fold(VALID, |bits, bit| bits | bit)
-}
-
 /// As `struct statfs`.
 fn file_system(mount: &Mount<TmpDentry>) -> [u64; 15] {
     let super_block = mount.super_block();
@@ -270,7 +250,7 @@ fn file_system(mount: &Mount<TmpDentry>) -> [u64; 15] {
     words[7] = device_number(0, super_block.dev());
     words[8] = tmpfs::NAME_MAX as u64;
     words[9] = PAGE_SIZE as u64;
-    words[10] = shown_flags(mount.flags(), types::flags(super_block));
+    words[10] = to_statfs(mount.flags(), types::flags(super_block));
     words
 }
 

@@ -30,7 +30,10 @@ pub(crate) trait Backing: Send + Sync {
     fn size(&self) -> u64;
 
     /// For `/proc/PID/maps`: the device's number (as `st_dev` has it), the inode's, and the path.
-    fn describe(&self) -> Description;
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    fn describe(&self) -> Result<Description, Errno>;
 
     /// Whether a private or shared mapping may be made executable: false on a mount with `noexec`.
     fn may_exec(&self) -> bool;

@@ -49,8 +49,9 @@ impl Backing for SharedMemory {
         self.length
     }
 
-    fn describe(&self) -> Description {
-        Description { dev: 0, ino: self.identity() >> 4 & 0xffff_ffff, path: b"/dev/zero (deleted)".to_vec() }
+    fn describe(&self) -> Result<Description, Errno> {
+        let path = memory::collect(b"/dev/zero (deleted)".iter().copied())?;
+        Ok(Description { dev: 0, ino: self.identity() >> 4 & 0xffff_ffff, path })
     }
 
     fn may_exec(&self) -> bool {

@@ -7,19 +7,20 @@ use mnt_table::walk::{How, Last, Resolve, WalkError, walk_how};
 use mnt_table::writers::WriteRef;
 use mnt_table::{Dentry, MountFlags, MountRef, PathRef};
 use syscalls::access::may_open_device;
+use syscalls::attributes::to_statfs;
 use syscalls::context::Log;
 use syscalls::credentials::Capabilities;
 use syscalls::file::Object;
 use syscalls::mounts_file::MountsFile;
 use syscalls::nsfs::nsfs_ioctl;
+use syscalls::paths::place_path;
 use syscalls::user_memory::{read_all, structure, write_all};
 use syscalls::{Errno, File, FileSystems, Kernel, Task};
 use tmpfs::{FsError, Kind, TmpDentry};
 
-use super::kernel::{Call, statfs_flags};
+use super::kernel::Call;
 use super::nsfs::NamespaceFile;
 use super::open::{Access, Open};
-use super::paths::path;
 use super::proc::{ProcFile, thing};
 
 /// An error number.
@@ -348,7 +349,7 @@ impl Call<'_> {
         if at.1.is_removed() {
             return Err(Errno::ENOENT.into());
         }
-        let (text, reached) = path(&at, &root);
+        let (text, reached) = place_path(&at, &root)?;
         let mut all = if reached { Vec::new() } else { b"(unreachable)".to_vec() };
         all.extend_from_slice(&text);
         all.push(0);
@@ -370,7 +371,7 @@ impl Call<'_> {
                     Some(file) => file.name().into_bytes(),
                     None => {
                         let root = self.process.task.fs().root();
-                        path(&(to.mount.to_arc(), Arc::clone(&to.dentry)), &root).0
+                        place_path(&(to.mount.to_arc(), Arc::clone(&to.dentry)), &root)?.0
                     }
                 }
             }
@@ -418,7 +419,7 @@ impl Call<'_> {
         const FLAGS: usize = 80;
         let name = self.text(addr)?;
         let at = self.find(abi::AT_FDCWD, &name, Last::Follow, Resolve::empty())?;
-        let flags = statfs_flags(at.mount.flags(), self.super_flags(at.mount.root()));
+        let flags = to_statfs(at.mount.flags(), self.super_flags(at.mount.root()));
         let mut bytes = [0; SIZE];
         bytes[FLAGS..FLAGS + 8].copy_from_slice(&flags.to_le_bytes());
         write_all(self, to, &bytes)?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, MountFlags};
+use mnt_table::Dentry;
 use syscalls::file::Object;
 use syscalls::file_system::{FileSystems, SuperFlags, TypeRef};
 use syscalls::nsfs::Namespaces;
@@ -224,23 +224,4 @@ impl Kernel<TmpDentry> for Call<'_> {
             _ => Err(Errno::EINVAL),
         }
     }
-}
-
-/// The flags that statfs(2) shows.
-pub(super) fn statfs_flags(mount: MountFlags, super_block: SuperFlags) -> u64 {
-    const MOUNT: [(MountFlags, u64); 8] = [
-        (MountFlags::READONLY, 1),
-        (MountFlags::NOSUID, 2),
-        (MountFlags::NODEV, 4),
-        (MountFlags::NOEXEC, 8),
-        (MountFlags::NOATIME, 0x400),
-        (MountFlags::NODIRATIME, 0x800),
-        (MountFlags::RELATIME, 0x1000),
-        (MountFlags::NOSYMFOLLOW, 0x2000),
-    ];
-    const SUPER: [(SuperFlags, u64); 3] =
-        [(SuperFlags::RDONLY, 1), (SuperFlags::SYNCHRONOUS, 0x10), (SuperFlags::MANDLOCK, 0x40)];
-    let of_mount = MOUNT.iter().filter(|(flag, _)| mount.contains(*flag)).map(|(_, bit)| bit);
-    let of_super = SUPER.iter().filter(|(flag, _)| super_block.contains(*flag)).map(|(_, bit)| bit);
-    of_mount.chain(of_super).fold(0, |bits, bit| bits | bit)
 }

@@ -80,7 +80,7 @@ pub(super) fn statm(target: &Target, out: &mut Vec<u8>) -> Result<(), Errno> {
 fn line(area: &AreaView<'_>, out: &mut Vec<u8>) -> Result<(), Errno> {
     let start = out.len();
     let letter = |flag: Prot, letter: char| if area.prot.contains(flag) { letter } else { '-' };
-    let file = area.backing.map(|backing| backing.describe()).unwrap_or_default();
+    let file = area.backing.map(|backing| backing.describe()).transpose()?.unwrap_or_default();
     let (major, minor) = crate::fs::device_parts(file.dev);
     say(
         out,
