@@ -52,7 +52,6 @@ use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 
-use bitflags::bitflags;
 use smallvec::SmallVec;
 
 use crate::count::Counter;
@@ -64,58 +63,24 @@ use crate::memory::{self, Claims, Grow};
 use crate::namespace::{MntNamespace, Mountpoint};
 use crate::platform::{CPUS_MAX, cpu};
 use crate::reclaim::{self, Guard, pin};
-use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, order, plain, planted};
-use crate::table::{Entry, Links};
+use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, plain, planted};
 use crate::tree::release_children;
 use crate::user_ns::UserNs;
 use crate::writers::Writers;
 
-bitflags! {
-    /// Per-mount flags that a user can set (mount(2), mount_setattr(2)), and the locks on them.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct MountFlags: u32 {
-        /// Writes through this mount fail with `EROFS`.
-        const READONLY = 1;
-        /// Set-id bits and file capabilities are ignored.
-        const NOSUID = 2;
-        /// Device nodes cannot be opened.
-        const NODEV = 4;
-        /// No execution, no executable mapping.
-        const NOEXEC = 8;
-        /// Access times stay.
-        const NOATIME = 0x10;
-        /// Access times of directories stay.
-        const NODIRATIME = 0x20;
-        /// Access times move when they are older than modification or a day.
-        const RELATIME = 0x40;
-        /// Symbolic links are not followed.
-        const NOSYMFOLLOW = 0x80;
-        /// The mount came from a namespace with another owner: READONLY may not be taken away here.
-        const LOCK_READONLY = 0x100;
-        /// As LOCK_READONLY, for NOSUID.
-        const LOCK_NOSUID = 0x200;
-        /// As LOCK_READONLY, for NODEV.
-        const LOCK_NODEV = 0x400;
-        /// As LOCK_READONLY, for NOEXEC.
-        const LOCK_NOEXEC = 0x800;
-        /// As LOCK_READONLY: NOATIME, NODIRATIME and RELATIME may not be changed at all.
-        const LOCK_ATIME = 0x1000;
-    }
-}
+mod anchor;
+mod edge;
+mod flags;
+mod reference;
+mod spec;
 
-impl MountFlags {
-    /// Those that a user can set.
-    pub const USER: MountFlags = MountFlags::READONLY
-        .union(MountFlags::NOSUID)
-        .union(MountFlags::NODEV)
-        .union(MountFlags::NOEXEC)
-        .union(MountFlags::TIMES)
-        .union(MountFlags::NOSYMFOLLOW);
-
-    /// Those that say when access times move.
-    pub const TIMES: MountFlags =
-        MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
-}
+pub use anchor::Anchor;
+pub use edge::Edge;
+pub(crate) use edge::edge_hash;
+pub use flags::MountFlags;
+pub(crate) use reference::NotKept;
+pub use reference::{MountRef, Unkept};
+pub use spec::{MountSpec, Source};
 
 /// State words; `CHECK` is a bit on top of `LIVE` or `DETACHED`, `CONNECTED` one on top of `DETACHED`.
 pub(crate) mod state {
@@ -127,84 +92,6 @@ pub(crate) mod state {
     pub(crate) const NEW: u32 = 8;
     /// Still attached to a detached parent, which keeps it going.
     pub(crate) const CONNECTED: u32 = 16;
-}
-
-/// A hash entry and a tree edge at once: `child` is mounted on `(parent, dentry)`. Never changes; a move makes a fresh
-/// one.
-pub struct Edge<D: Dentry> {
-    memory: Memory,
-    links: Links<Edge<D>>,
-    parent: NonNull<Mount<D>>,
-    dentry: *const D,
-    child: NonNull<Mount<D>>,
-    mountpoint: Arc<Mountpoint<D>>,
-}
-
-// SAFETY: the pointers are to objects that are Send and Sync themselves; who may follow them is argued where it is
-// done.
-unsafe impl<D: Dentry> Send for Edge<D> {}
-// SAFETY: as above; an edge has no interior mutability besides its atomic links.
-unsafe impl<D: Dentry> Sync for Edge<D> {}
-
-impl<D: Dentry> Edge<D> {
-    pub(crate) fn new(
-        parent: &Arc<Mount<D>>,
-        mountpoint: &Arc<Mountpoint<D>>,
-        child: &Arc<Mount<D>>,
-    ) -> Self {
-        Edge {
-            memory: Memory::new(),
-            links: Links::new(),
-            parent: NonNull::from(&**parent),
-            dentry: Arc::as_ptr(mountpoint.dentry()),
-            child: NonNull::from(&**child),
-            mountpoint: Arc::clone(mountpoint),
-        }
-    }
-
-    /// The mount that is attached.
-    pub(crate) fn child<'g>(&'g self, _guard: &'g Guard) -> &'g Mount<D> {
-        // SAFETY: while the edge is linked its child is in the tree; both are retired after it was unlinked, and an
-        // edge that a pin holds was linked during the pin, so the pin holds the child too [Reach].
-        unsafe { self.child.as_ref() }
-    }
-
-    /// The mount that it is attached to.
-    pub(crate) fn parent<'g>(&'g self, _guard: &'g Guard) -> &'g Mount<D> {
-        // SAFETY: as for `child`: a mount leaves a tree after the edges to its children.
-        unsafe { self.parent.as_ref() }
-    }
-
-    pub(crate) fn mountpoint(&self) -> &Arc<Mountpoint<D>> {
-        &self.mountpoint
-    }
-
-    #[inline]
-    pub(crate) fn is_at(&self, parent: &Mount<D>, dentry: &D) -> bool {
-        self.memory.check();
-        ptr::eq(self.parent.as_ptr(), parent) && ptr::eq(self.dentry, dentry)
-    }
-}
-
-/// The key's hash: multiply-shift of both addresses. In models all are one chain: addresses differ from run to run, and
-/// the most is seen where everything meets.
-#[inline]
-pub(crate) fn edge_hash<D: Dentry>(parent: *const Mount<D>, dentry: *const D) -> u64 {
-    if cfg!(loom) {
-        return 0;
-    }
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    ((parent.addr() as u64).rotate_left(32) ^ dentry.addr() as u64).wrapping_mul(ODD)
-}
-
-impl<D: Dentry> Entry for Edge<D> {
-    fn hash(&self) -> u64 {
-        edge_hash(self.parent.as_ptr(), self.dentry)
-    }
-
-    fn links(&self) -> &Links<Self> {
-        &self.links
-    }
 }
 
 /// What a mount's namespace lock guards; reached through [`WriteSet::tree`](crate::WriteSet::tree).
@@ -289,47 +176,6 @@ pub struct Propagation<D: Dentry> {
 impl<D: Dentry> Clone for Propagation<D> {
     fn clone(&self) -> Self {
         Propagation { peers: self.peers.clone(), master: self.master.clone() }
-    }
-}
-
-/// What was mounted: a device, or whatever the mounting call named. Copies of a mount share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source(Arc<Vec<u8>>);
-
-impl Source {
-    /// `name` as a source.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn new(name: &[u8]) -> Result<Self, NoMemory> {
-        Ok(Source(memory::arc(memory::collect(name.iter().copied())?)?))
-    }
-}
-
-impl core::ops::Deref for Source {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// What a new mount is made of.
-pub struct MountSpec<D: Dentry> {
-    /// Its root: the superblock's root or any dentry below it.
-    pub root: Arc<D>,
-    /// Per-mount flags.
-    pub flags: MountFlags,
-    /// The device name that mountinfo shows.
-    pub source: Source,
-    /// The user namespace whose ids it maps.
-    pub idmap: Option<UserNs>,
-}
-
-impl<D: Dentry> MountSpec<D> {
-    /// A mount of `root`, not id-mapped.
-    pub fn new(root: Arc<D>, flags: MountFlags, source: Source) -> Self {
-        MountSpec { root, flags, source, idmap: None }
     }
 }
 
@@ -717,208 +563,6 @@ impl<D: Dentry> Drop for Mount<D> {
         // Relaxed: `&mut self`.
         if self.state.load(Ordering::Relaxed) == state::NEW {
             self.bury();
-        }
-    }
-}
-
-/// A reference to a mount that keeps it busy: of an open file, a path that outlives its walk.
-///
-/// Dropping it may be what ends a lazily detached mount, file system shutdown included: drop it where you may block,
-/// with no lock of this crate held.
-pub struct MountRef<D: Dentry>(NonNull<Mount<D>>);
-
-// SAFETY: a `MountRef` gives `&Mount`, and Mount is Sync; its count may be put from any thread.
-unsafe impl<D: Dentry> Send for MountRef<D> {}
-// SAFETY: as above.
-unsafe impl<D: Dentry> Sync for MountRef<D> {}
-
-impl<D: Dentry> core::ops::Deref for MountRef<D> {
-    type Target = Mount<D>;
-
-    fn deref(&self) -> &Mount<D> {
-        // SAFETY: a counted mount is not DEAD, so its owner's count is still there [Busy].
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl<D: Dentry> MountRef<D> {
-    /// The owner's handle; see [`Mount::to_arc`].
-    pub fn to_arc(&self) -> Arc<Mount<D>> {
-        // SAFETY: as in `deref`; the owner's count is not zero while this reference counts.
-        unsafe {
-            Arc::increment_strong_count(self.this);
-            Arc::from_raw(self.this)
-        }
-    }
-
-    /// Takes over a count that somebody else forgot.
-    ///
-    /// # Safety
-    /// `mount` was kept, and that count was neither ended nor taken over since.
-    pub(crate) unsafe fn from_counted(mount: NonNull<Mount<D>>) -> Self {
-        MountRef(mount)
-    }
-}
-
-impl<D: Dentry> Clone for MountRef<D> {
-    fn clone(&self) -> Self {
-        self.refs.get();
-        MountRef(self.0)
-    }
-}
-
-impl<D: Dentry> Drop for MountRef<D> {
-    fn drop(&mut self) {
-        // The put may set the mount free for its end; the pin keeps it for the look at its state.
-        let guard = pin();
-        // SAFETY: alive until the put; from there on the pin, which is older, holds it.
-        let detached = unsafe { self.0.as_ref() }.put(&guard);
-        drop(guard);
-        Unkept(detached).settle();
-    }
-}
-
-/// What is left to do after a reference ended: a detached mount may have lost its last one.
-#[must_use = "a detached mount that nobody settles leaks"]
-pub struct Unkept<D: Dentry>(pub(crate) Option<Arc<Mount<D>>>);
-
-impl<D: Dentry> Unkept<D> {
-    /// Buries the mount if that was its last reference.
-    ///
-    /// Context: not pinned; no lock of this crate held; may shut a superblock down, so may block.
-    pub fn settle(self) {
-        if let Some(mount) = self.0 {
-            mount.settle();
-        }
-    }
-}
-
-/// Why a place on a mount was not counted.
-pub(crate) enum NotKept<D: Dentry> {
-    /// An umount is deciding or has decided.
-    Unkept(Unkept<D>),
-    /// `ENOMEM`.
-    NoMemory,
-}
-
-impl<D: Dentry> From<Unkept<D>> for NotKept<D> {
-    fn from(unkept: Unkept<D>) -> Self {
-        NotKept::Unkept(unkept)
-    }
-}
-
-impl<D: Dentry> From<NoMemory> for NotKept<D> {
-    fn from(NoMemory: NoMemory) -> Self {
-        NotKept::NoMemory
-    }
-}
-
-/// Where processes stand that have a mount's root as root or working directory.
-///
-/// `pivot_root` moves all of them, in the whole system, from the old root to the new one: it changes the anchor's
-/// target, so it touches no process and looks for none. One walk sees root, working directory and tree change
-/// together, because the target changes inside the namespace's window.
-///
-/// An anchor belongs to the list of its target ([`Mount::slow`]); its users count as the target's.
-pub struct Anchor<D: Dentry> {
-    target: AtomicPtr<Mount<D>>,
-    users: Counter,
-}
-
-impl<D: Dentry> Anchor<D> {
-    /// A use of `mount`'s anchor, for a place on its root.
-    ///
-    /// Context: pinned; takes a leaf lock.
-    ///
-    /// # Errors
-    /// As [`Mount::keep`]; also without memory for a first anchor.
-    pub(crate) fn keep(mount: &Mount<D>, guard: &Guard) -> Result<Arc<Anchor<D>>, NotKept<D>> {
-        let anchor = {
-            let mut anchors = mount.slow.lock();
-            let anchor = match anchors.first() {
-                Some(anchor) => Arc::clone(anchor),
-                None => {
-                    anchors.make_room(1)?;
-                    let target = AtomicPtr::new(ptr::from_ref(mount).cast_mut());
-                    let anchor = memory::arc(Anchor { target, users: Counter::new() })?;
-                    anchors.push(Arc::clone(&anchor));
-                    anchor
-                }
-            };
-            // Under the lock: an anchor whose sum is zero there has no user on the way.
-            if !planted("anchor_get_unlocked") {
-                anchor.users.get();
-            }
-            anchor
-        };
-        if planted("anchor_get_unlocked") {
-            anchor.users.get();
-        }
-        // [Busy]: as in `Mount::keep`, with the lock in the place of the fences: whoever sums takes it after CHECK. So
-        // either the sum has this use, or CHECK is seen here.
-        if anchor.target(guard).is_sound() || planted("anchor_without_state") {
-            return Ok(anchor);
-        }
-        Err(anchor.put(guard).into())
-    }
-
-    /// One user less; the caller settles after its pin.
-    pub(crate) fn put(&self, guard: &Guard) -> Unkept<D> {
-        let before = self.target(guard);
-        before.note_use();
-        self.users.put();
-        if !planted("anchor_put_without_fence") {
-            // [Put]: pairs with the fence in `settle`.
-            fence(Ordering::SeqCst);
-        }
-        // A pivot may have moved the anchor meanwhile. It holds neither of the two mounts detached when it does, so
-        // only the later target can need settling; the earlier one is looked at because a look costs nothing.
-        let now = self.target(guard);
-        Unkept([now, before].into_iter().find(|mount| mount.is_detached()).map(|mount| mount.to_arc(guard)))
-    }
-
-    /// The mount on whose root the users stand.
-    ///
-    /// Context: pinned, with a use or with a place that was current during the pin.
-    #[inline]
-    pub(crate) fn target<'g>(&self, _guard: &'g Guard) -> &'g Mount<D> {
-        // Acquire [Anchor]: pairs with the Release in `move_all`.
-        // SAFETY: never null; users keep the target from dying, and a target that died without users is retired
-        // after the last place that led here was replaced [Reach].
-        unsafe { &*self.target.load(Ordering::Acquire) }
-    }
-
-    /// Room for [`Anchor::move_all`].
-    ///
-    /// Context: holds the namespace's lock of both, so nothing moves; anchors can still be made, at most one.
-    pub(crate) fn reserve_move(old: &Mount<D>, new: &Mount<D>) -> Result<(), NoMemory> {
-        let count = old.slow.lock().len() + 1;
-        new.slow.lock().try_reserve(count).map_err(|_| NoMemory)
-    }
-
-    /// Everybody on `old`'s root stands on `new`'s from here on.
-    ///
-    /// Context: inside the window of the namespace of both; [`Anchor::reserve_move`] made room.
-    pub(crate) fn move_all(old: &Mount<D>, new: &Mount<D>) {
-        // Two locks of a kind: by age, as everybody who takes two.
-        let (mut first, mut second) = if old.unique_id < new.unique_id {
-            let first = old.slow.lock();
-            (first, new.slow.lock())
-        } else {
-            let second = new.slow.lock();
-            (old.slow.lock(), second)
-        };
-        // Anchors without users go, so that pivoting to and fro does not collect them. Users come only under this
-        // lock or from a user, so a sum of zero is final.
-        second.retain(|anchor| anchor.users.sum() != 0);
-        for anchor in first.drain(..) {
-            if anchor.users.sum() != 0 {
-                // Release [Anchor]: pairs with the Acquire in `target`.
-                anchor
-                    .target
-                    .store(ptr::from_ref(new).cast_mut(), order(Ordering::Release, "anchor_relaxed"));
-                second.push(anchor);
-            }
         }
     }
 }
