@@ -14,7 +14,7 @@ use x86_64::registers::segmentation::{CS, Segment};
 
 use super::descriptors::{DOUBLE_FAULT, MACHINE_CHECK, NMI, USER_CODE, USER_DATA};
 use super::{ioapic, lapic, percpu, user};
-use crate::mm::space::{self, Access, Fault};
+use crate::mm::fault::{self, Access, Fault};
 use crate::mm::{self, oom, shootdown, stack};
 use crate::panic::{self, Cause};
 use crate::{sched, task, tty};
@@ -192,7 +192,7 @@ fn exception(frame: &mut TrapFrame) {
         }
         interrupts::enable();
         let fault = if page_fault {
-            match space::resolve(touched, access) {
+            match fault::resolve(touched, access) {
                 Ok(()) => return,
                 Err(fault) => Some((fault, touched)),
             }
@@ -208,13 +208,13 @@ fn exception(frame: &mut TrapFrame) {
     // Somebody who holds a lock only wants what is there.
     if frame.rflags & INTERRUPTS_ON != 0 && percpu::this().is_preemptible() {
         interrupts::enable();
-        let mut resolved = space::resolve(touched, access);
+        let mut resolved = fault::resolve(touched, access);
         // Not for ever: this thread may hold what a victim needs to go.
         for _ in 0..OOM_TRIES {
             if resolved != Err(Fault::NoMemory) || !oom::relieve() {
                 break;
             }
-            resolved = space::resolve(touched, access);
+            resolved = fault::resolve(touched, access);
         }
         interrupts::disable();
         if resolved.is_ok() {

@@ -7,8 +7,9 @@ use linux_raw_sys::general as lx;
 use syscalls::Errno;
 
 use super::area::{Flags, Grave, PAGE, Prot};
+use super::fault::Fault;
 use super::map::page_range;
-use super::space::{AddressSpace, Fault, Inner, grave_for};
+use super::space::{AddressSpace, Inner, grave_for};
 
 /// Which mappings change.
 #[derive(Clone, Copy)]

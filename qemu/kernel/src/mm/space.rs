@@ -26,15 +26,15 @@ use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 
-use linux_raw_sys::general as lx;
 use mnt_table::sync::BlockingMutex;
 use syscalls::Errno;
 use tmpfs::Page;
 
 pub(crate) use super::area::Prot;
-use super::area::{Area, Areas, Flags, GUARD_GAP, Grave, PAGE};
+use super::area::{Area, Areas, Flags, Grave, PAGE};
 use super::backing::Backing;
-use super::tables::{Buried, NoMemory, Tables};
+use super::fault::Access;
+use super::tables::{NoMemory, Tables};
 use super::{paging, registry, shootdown};
 use crate::arch::cpu::IrqOff;
 use crate::arch::percpu::{self, PreemptOff};
@@ -46,13 +46,6 @@ pub(crate) const USER_END: usize = 0x7fff_ffff_f000;
 pub(super) const MAP_TOP: usize = 0x7fff_f7ff_f000;
 /// The lowest address that is given without being asked for; also the lowest for those without privilege.
 pub(crate) const MAP_MIN: usize = 0x1_0000;
-/// What is mapped together of a file, a power of two; it lies below one table of the last level.
-const AROUND: usize = 16 * PAGE;
-/// Pages that are freed after one flush,
-const BATCH: usize = 128;
-/// and tables.
-const TABLES_BATCH: usize = 32;
-
 /// What a mapping is for, when it is no ordinary one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -108,31 +101,6 @@ pub(crate) struct Layout {
     pub(crate) auxv_end: usize,
 }
 
-/// What a program did with an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-    Execute,
-}
-
-/// Why an access cannot be allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// SIGSEGV with this `si_code` (`SEGV_MAPERR` or `SEGV_ACCERR`).
-    Segv(u32),
-    /// SIGBUS with this `si_code`.
-    Bus(u32),
-    /// No memory is left: the process is to be killed.
-    NoMemory,
-}
-
-impl From<NoMemory> for Fault {
-    fn from(_: NoMemory) -> Self {
-        Fault::NoMemory
-    }
-}
-
 impl From<NoMemory> for Errno {
     fn from(_: NoMemory) -> Self {
         Errno::ENOMEM
@@ -165,7 +133,7 @@ pub(crate) struct AddressSpace {
     place: SpinLock<Option<registry::Place>>,
     pub(crate) limits: Limits,
     /// Pages that are there; written under the lock.
-    resident: AtomicUsize,
+    pub(super) resident: AtomicUsize,
     pub(super) inner: BlockingMutex<Inner>,
 }
 
@@ -242,7 +210,7 @@ fn leave(space: &AddressSpace) {
 }
 
 /// The space of the thread that runs here, if it has one.
-fn current<'a>() -> Option<&'a AddressSpace> {
+pub(super) fn current<'a>() -> Option<&'a AddressSpace> {
     let slot = &percpu::this().space;
     let _off = IrqOff::new();
     if !slot.active.get() {
@@ -250,15 +218,6 @@ fn current<'a>() -> Option<&'a AddressSpace> {
     }
     // SAFETY: [Active]: the running thread holds a reference, and does not give it up while the caller, who is in it, looks at it.
     unsafe { slot.loaded.get().as_ref() }
-}
-
-/// Resolves an access of the running thread. Context: as [`AddressSpace::fault`].
-///
-/// # Errors
-/// See [`Fault`].
-pub(crate) fn resolve(address: usize, access: Access) -> Result<(), Fault> {
-    crate::task::stats::count_fault();
-    current().ok_or(Fault::Segv(lx::SEGV_MAPERR))?.fault(address, access)
 }
 
 impl AddressSpace {
@@ -360,7 +319,7 @@ impl AddressSpace {
     }
 
     /// So many pages more are there.
-    fn more_resident(&self, inner: &mut Inner, pages: usize) {
+    pub(super) fn more_resident(&self, inner: &mut Inner, pages: usize) {
         let resident = self.resident.load(Relaxed) + pages; // Relaxed: under the lock; others read statistics.
         self.resident.store(resident, Relaxed);
         inner.peak_resident = inner.peak_resident.max(resident);
@@ -369,151 +328,6 @@ impl AddressSpace {
     /// What the space's end frees, in pages.
     pub(super) fn weight(&self) -> usize {
         self.resident.load(Relaxed) // Relaxed: statistics.
-    }
-
-    /// Takes all pages of `range` out and frees them.
-    pub(super) fn zap(&self, inner: &mut Inner, range: Range<usize>) {
-        let mut gone = Gone::new(self);
-        self.take_pages(inner, range, &mut gone);
-    }
-
-    /// As [`Self::zap`], for a range that nothing is mapped in any more: frees the tables too that are left without anything to map.
-    pub(super) fn zap_and_prune(&self, inner: &mut Inner, range: Range<usize>) {
-        let mut gone = Gone::new(self);
-        self.take_pages(inner, range.clone(), &mut gone);
-        // The last table of the lower half is never whole otherwise.
-        let gap = inner.areas.gap_around(&range, 1 << 47);
-        inner.tables.prune(&range, &gap, &mut |table| gone.table(&gap, table));
-    }
-
-    fn take_pages(&self, inner: &mut Inner, range: Range<usize>, gone: &mut Gone<'_>) {
-        let mut count = 0;
-        inner.tables.visit(range, |at, slot| {
-            if let Some(page) = slot.take() {
-                gone.page(at, page);
-                count += 1;
-            }
-            true
-        });
-        self.resident.store(self.resident.load(Relaxed) - count, Relaxed); // Relaxed: as in `more_resident`.
-    }
-
-    /// Resolves an access of user mode, or of the kernel for it. Context: threads, interrupts on, no spin lock held; blocks.
-    ///
-    /// # Errors
-    /// See [`Fault`].
-    pub(crate) fn fault(&self, address: usize, access: Access) -> Result<(), Fault> {
-        if address >= USER_END {
-            return Err(Fault::Segv(lx::SEGV_MAPERR));
-        }
-        self.fault_locked(&mut self.inner.lock(), address, access)
-    }
-
-    pub(super) fn fault_locked(
-        &self,
-        inner: &mut Inner,
-        address: usize,
-        access: Access,
-    ) -> Result<(), Fault> {
-        let mut index = inner.areas.first_above(address);
-        if inner.areas.get(index).is_none_or(|area| address < area.start) {
-            self.grow_stack(inner, index, address)?;
-            index = inner.areas.first_above(address);
-        }
-        let Inner { areas, tables, .. } = inner;
-        let Some(area) = areas.get(index) else { return Err(Fault::Segv(lx::SEGV_MAPERR)) };
-        let allowed = match access {
-            Access::Read => !area.prot.is_empty(),
-            Access::Write => area.prot.contains(Prot::WRITE),
-            Access::Execute => area.prot.contains(Prot::EXEC),
-        };
-        if !allowed {
-            return Err(Fault::Segv(lx::SEGV_ACCERR));
-        }
-        let at = address & !(PAGE - 1);
-        let slot = tables.make_slot(at)?;
-        let write = access == Access::Write;
-        if let Some(entry) = slot.get() {
-            if !entry.is_present() || write && !entry.is_writable() {
-                if area.is_shared() || !write || entry.with_page(Page::is_unique) {
-                    // Rights are added: whoever does not know it yet faults and finds it.
-                    let prot = if area.is_shared() || write { area.prot } else { area.prot - Prot::WRITE };
-                    slot.protect(prot);
-                } else {
-                    let copy = entry.with_page(Page::copy).map_err(|_| Fault::NoMemory)?;
-                    let old = slot.set(copy, area.prot);
-                    self.flush(at..at + PAGE, false);
-                    drop(old);
-                }
-            }
-            return Ok(());
-        }
-        let (page, prot) = match area.backing() {
-            None => (Page::zeroed().map_err(|_| Fault::NoMemory)?, area.prot),
-            Some(backing) => {
-                let page =
-                    backing.page(area.offset_of(at) / PAGE as u64, area.is_shared()).map_err(fault_of)?;
-                if area.is_shared() {
-                    (page, area.prot)
-                } else if write {
-                    (page.copy().map_err(|_| Fault::NoMemory)?, area.prot)
-                } else {
-                    (page, area.prot - Prot::WRITE)
-                }
-            }
-        };
-        slot.set(page, prot);
-        let mut more = 1;
-        if let Some(backing) = area.backing().filter(|_| !write) {
-            more += map_around(tables, area, backing, at);
-        }
-        self.more_resident(inner, more);
-        Ok(())
-    }
-
-    /// Lengthens the mapping `index` down to `address`, if it is one that grows.
-    fn grow_stack(&self, inner: &mut Inner, index: usize, address: usize) -> Result<(), Fault> {
-        let fault = Fault::Segv(lx::SEGV_MAPERR);
-        let start = address & !(PAGE - 1);
-        let floor = index.checked_sub(1).and_then(|below| inner.areas.get(below)).map_or(MAP_MIN, |below| {
-            if below.flags.contains(Flags::GROWS_DOWN) || below.prot.is_empty() {
-                below.end
-            } else {
-                below.end.saturating_add(GUARD_GAP)
-            }
-        });
-        // Relaxed, both: numbers that stand for themselves.
-        let (stack, total) = (self.limits.stack.load(Relaxed), self.limits.total.load(Relaxed));
-        let old_total = inner.total;
-        let area =
-            inner.areas.get_mut(index).filter(|area| area.flags.contains(Flags::GROWS_DOWN)).ok_or(fault)?;
-        let more = area.start - start;
-        if start < floor || area.end - start > stack || old_total.saturating_add(more) > total {
-            return Err(fault);
-        }
-        area.start = start;
-        inner.grow_total(more);
-        Ok(())
-    }
-
-    /// Makes the pages of `range` be there, as far as they may be.
-    ///
-    /// # Errors
-    /// The first [`Fault`].
-    pub(super) fn populate(&self, inner: &mut Inner, range: Range<usize>, write: bool) -> Result<(), Fault> {
-        let mut at = range.start;
-        while at < range.end {
-            let access = match inner.areas.find(at) {
-                Some(area) if area.prot.contains(Prot::WRITE) && (write || !area.is_shared()) => {
-                    Access::Write
-                }
-                _ if write => Access::Write,
-                _ => Access::Read,
-            };
-            self.fault_locked(inner, at, access)?;
-            at += PAGE;
-        }
-        Ok(())
     }
 
     /// A copy for a child: private memory is shared until one of the two writes it.
@@ -668,82 +482,6 @@ impl AddressSpace {
         let shared = area.backing().filter(|_| area.is_shared());
         Ok(shared.map(|backing| (backing.identity(), area.offset_of(address))))
     }
-}
-
-/// Pages and tables that were taken out, and wait for one flush to be freed ([Flush]).
-struct Gone<'a> {
-    space: &'a AddressSpace,
-    range: Range<usize>,
-    pages: heapless::Vec<Page, BATCH>,
-    tables: heapless::Vec<Buried, TABLES_BATCH>,
-}
-
-impl<'a> Gone<'a> {
-    fn new(space: &'a AddressSpace) -> Self {
-        Gone { space, range: 0..0, pages: heapless::Vec::new(), tables: heapless::Vec::new() }
-    }
-
-    fn extend(&mut self, range: Range<usize>) {
-        self.range = if self.range.is_empty() {
-            range
-        } else {
-            self.range.start.min(range.start)..self.range.end.max(range.end)
-        };
-    }
-
-    fn page(&mut self, at: usize, page: Page) {
-        if self.pages.is_full() {
-            self.free();
-        }
-        self.extend(at..at + PAGE);
-        let _ = self.pages.push(page); // There is room.
-    }
-
-    fn table(&mut self, range: &Range<usize>, table: Buried) {
-        if self.tables.is_full() {
-            self.free();
-        }
-        self.extend(range.clone());
-        let _ = self.tables.push(table); // There is room.
-    }
-
-    fn free(&mut self) {
-        if !self.range.is_empty() {
-            self.space.flush(core::mem::take(&mut self.range), !self.tables.is_empty());
-            self.pages.clear();
-            self.tables.clear();
-        }
-    }
-}
-
-impl Drop for Gone<'_> {
-    fn drop(&mut self) {
-        self.free();
-    }
-}
-
-/// Maps what is there of a file beside the page `at`, which was read. Returns how many pages that are.
-fn map_around(tables: &Tables, area: &Area, backing: &Arc<dyn Backing>, at: usize) -> usize {
-    let start = (at & !(AROUND - 1)).max(area.start);
-    let end = ((at | (AROUND - 1)) + 1).min(area.end);
-    let first = area.offset_of(start) / PAGE as u64;
-    let prot = if area.is_shared() { area.prot } else { area.prot - Prot::WRITE };
-    let mut count = 0;
-    backing.present(first..first + ((end - start) / PAGE) as u64, &mut |index, page| {
-        let at = start + (index - first) as usize * PAGE;
-        if let Some(slot) = tables.slot(at)
-            && slot.get().is_none()
-        {
-            slot.set(page.clone(), prot);
-            count += 1;
-        }
-    });
-    count
-}
-
-/// What a backing's error is to the program that touched the page.
-fn fault_of(error: Errno) -> Fault {
-    if error == Errno::ENOMEM { Fault::NoMemory } else { Fault::Bus(lx::BUS_ADRERR) }
 }
 
 /// Copies all of a space; `changed` is what the old one's CPUs have to forget then.

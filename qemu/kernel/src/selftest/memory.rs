@@ -12,8 +12,9 @@ use super::{Outcome, join_all, on_all_cpus};
 use crate::arch::clock;
 use crate::arch::cpu::IrqOff;
 use crate::arch::percpu::PreemptOff;
+use crate::mm::fault::Access;
 use crate::mm::map::{MapRequest, Place};
-use crate::mm::space::{Access, AddressSpace, Prot};
+use crate::mm::space::{AddressSpace, Prot};
 use crate::mm::{registry, tables, user};
 use crate::sched;
 

@@ -36,7 +36,8 @@ use crate::arch::clock;
 use crate::arch::spin::SpinLock;
 use crate::arch::trap::TrapFrame;
 use crate::arch::user::UserState;
-use crate::mm::space::{AddressSpace, Fault};
+use crate::mm::fault::Fault;
+use crate::mm::space::AddressSpace;
 use crate::mm::user;
 use crate::sched;
 

@@ -7,7 +7,7 @@ use linux_raw_sys::general as abi;
 use super::super::Thread;
 use super::{Action, DEFAULT, Detail, IGNORE, Info, SigSet, recalculate, send};
 use crate::arch::trap::TrapFrame;
-use crate::mm::space::Fault;
+use crate::mm::fault::Fault;
 
 /// Sends `thread`, the running one, the signal of its exception.
 pub(crate) fn exception(thread: &Arc<Thread>, frame: &mut TrapFrame, fault: Option<(Fault, usize)>) {
