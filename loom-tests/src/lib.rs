@@ -53,6 +53,8 @@ pub mod refs;
 pub mod removal;
 pub mod selftest;
 #[cfg(not(crossbeam_loom))]
+pub mod shootdown;
+#[cfg(not(crossbeam_loom))]
 pub mod table;
 #[cfg(not(crossbeam_loom))]
 pub mod trees;
@@ -88,6 +90,8 @@ pub fn models() -> Vec<harness::Model> {
         removal::models(),
         #[cfg(not(crossbeam_loom))]
         locks::models(),
+        #[cfg(not(crossbeam_loom))]
+        shootdown::models(),
         #[cfg(crossbeam_loom)]
         epoch::models(),
         #[cfg(crossbeam_loom)]

@@ -45,7 +45,7 @@ pub struct Progress {
 
 /// What the job counted, in the names of the final object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // the names are the documentation; the runner prints them as they are
+#[expect(missing_docs, reason = "the names are the documentation; the runner prints them as they are")]
 pub struct Outcome {
     pub lookups: u64,
     pub lookups_per_second: u64,

@@ -11,7 +11,7 @@ use super::{MountInfo, MountOptions, OPTION_WORDS, OptionFlags, PropagationTags}
 
 /// A field of the line, named as in the manual page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the names are the documentation
+#[expect(missing_docs, reason = "the names are the documentation")]
 pub enum Field {
     MountId,
     ParentId,

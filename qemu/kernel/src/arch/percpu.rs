@@ -26,7 +26,7 @@ use x86_64::registers::model_specific::GsBase;
 use super::descriptors::Descriptors;
 use crate::mm::claims::{self, Claims};
 use crate::mm::heap::Magazines;
-use crate::mm::shootdown::Mailbox;
+use crate::mm::mailbox::Mailbox;
 use crate::mm::space::SpaceSlot;
 use crate::panic::StopRecord;
 use crate::sched::RunQueue;

@@ -37,6 +37,7 @@ pub(crate) mod frames;
 mod gone;
 pub(crate) mod heap;
 pub(crate) mod image;
+pub(crate) mod mailbox;
 pub(crate) mod map;
 pub(crate) mod oom;
 pub(crate) mod paging;
@@ -47,6 +48,16 @@ pub(crate) mod space;
 pub(crate) mod stack;
 pub(crate) mod tables;
 pub(crate) mod user;
+
+/// What [`mailbox`] is made of; loom has its own.
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+    /// `order`: the name is that of a bug that loom's models plant.
+    pub(super) const fn order(order: Ordering, _bug: &'static str) -> Ordering {
+        order
+    }
+}
 
 /// Start of the direct map.
 const DIRECT: u64 = 0xffff_8000_0000_0000;
