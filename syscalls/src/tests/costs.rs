@@ -3,13 +3,17 @@
 extern crate std;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
+use mnt_table::walk::{Last, walk};
 use mnt_table::{Kind, LockPlan, MntNamespace, NamespaceSpec, UserNs, visits};
 use propagate::copy_tree::clone_namespace;
 use propagate::with_locks;
 
 use super::kernel::TestKernel;
+use crate::mounts_file::{Format, MountsFile};
+use crate::user_memory::PAGE_SIZE;
 use crate::{Errno, Kernel};
 
 /// How many times the work four times the mounts may be: a logarithm is in it.
@@ -93,6 +97,38 @@ impl World {
         world
     }
 
+    /// On `/a/a` many mounts side by side; on `/a/b` slaves of theirs, and on `/b` slaves of those.
+    fn slaves_of_slaves(doublings: u32) -> Self {
+        let world = World::new();
+        world.tmpfs("/a/a");
+        world.make("/a/a", abi::MS_SHARED);
+        let top = walk(&world.0.task().fs(), b"/a/a", Last::Follow).unwrap().dentry;
+        for at in 0..8 << doublings {
+            let name = alloc::format!("{at}");
+            top.mkdir(name.as_bytes()).unwrap();
+            world.tmpfs(&alloc::format!("/a/a/{name}"));
+        }
+        for (from, to) in [("/a/a", "/a/b"), ("/a/b", "/b")] {
+            world.mount(from, to, BIND | REC);
+            world.make(to, REC | abi::MS_SLAVE);
+            world.make("/a/b", REC | abi::MS_SHARED);
+        }
+        world
+    }
+
+    /// Reads all of mountinfo, a page at a time; returns how many lines name another group that the mount receives from.
+    fn read_mountinfo(&self) -> usize {
+        let file = MountsFile::open(self.0.task(), Format::Mountinfo);
+        let (mut text, mut page) = (Vec::new(), [0; PAGE_SIZE]);
+        loop {
+            match file.read(&self.0, &mut page).unwrap() {
+                0 => break,
+                count => text.extend_from_slice(&page[..count]),
+            }
+        }
+        String::from_utf8(text).unwrap().matches("propagate_from:").count()
+    }
+
     /// As `world`, and everything has a slave in a namespace of somebody with less privilege.
     fn copied(world: Self) -> Self {
         let from = world.0.task().namespace();
@@ -133,6 +169,14 @@ fn a_mount_costs_what_it_makes() {
     is_linear("with slaves", World::stacks_of_slaves, |world| world.mount("/a/a/a", "/a/a/a", BIND));
     is_linear("with a copy", World::copied_stack, |world| world.mount("/a/a", "/a/a", BIND));
     is_linear("beside a stack", World::stack, |world| world.tmpfs("/a/b"));
+}
+
+#[test]
+fn mountinfo_costs_the_same_for_each_line() {
+    is_linear("slaves of slaves", World::slaves_of_slaves, |world| {
+        // The group of their masters' masters is not the nearest that the reader sees.
+        assert_eq!(world.read_mountinfo(), 0);
+    });
 }
 
 #[test]
