@@ -12,13 +12,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
 use mnt_table::group::{MasterLink, Member};
-use mnt_table::list::{List, NoMemory, Slot};
+use mnt_table::list::{List, Slot};
 use mnt_table::memory::Grow;
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet, pin};
 
 use crate::copy_tree::has_locked_children;
+use crate::unshare::unshare;
 use crate::{Error, Retry};
 
 /// The type that a caller asks for (mount(2): `MS_SHARED` and so on).
@@ -86,7 +86,7 @@ pub fn enslave<D: Dentry>(locks: &mut WriteSet<D>, master: &Mount<D>, slave: &Ar
     enslave_to(locks, &group, member, slave);
 }
 
-fn enslave_to<D: Dentry>(
+pub(crate) fn enslave_to<D: Dentry>(
     locks: &mut WriteSet<D>,
     group: &Arc<Group<D>>,
     member: Slot,
@@ -115,16 +115,6 @@ pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
 
 /// A member of a group.
 pub(crate) type Peer<D> = (Arc<Group<D>>, Slot);
-
-/// Takes `mount` out of its ring. Its slaves go to `heir`, or lose their master.
-///
-/// The plan made room for the slaves.
-pub(crate) fn leave_group<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, heir: Option<&Peer<D>>) {
-    let Some((group, slot)) = mount.with_propagation(|here| here.peers.clone()) else { return };
-    let slaves = locks.group_mut(&group).members.remove(slot).slaves;
-    mount.set_peers(None);
-    hand_over(locks, slaves, heir);
-}
 
 /// Gives `slaves` to another master, as a block in front of its own; or takes their master away.
 fn hand_over<D: Dentry>(locks: &mut WriteSet<D>, mut slaves: List<Arc<Mount<D>>>, to: Option<&Peer<D>>) {
@@ -159,9 +149,7 @@ pub fn change_types<D: Dentry>(
         mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
         return Ok(());
     }
-    Changes::default().reserve(locks, mounts, to)?;
-    mounts.iter().for_each(|mount| unshare(locks, mount, to));
-    Ok(())
+    Ok(unshare(locks, mounts, to)?)
 }
 
 /// Changes the type of one mount: as [`change_types`].
@@ -174,114 +162,6 @@ pub fn change_type<D: Dentry>(
     to: PropagationType,
 ) -> Result<(), Retry<D>> {
     change_types(locks, core::slice::from_ref(mount), to)
-}
-
-/// Makes `mount` a slave, private or unbindable. [`Changes`] made room for that.
-fn unshare<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, to: PropagationType) {
-    let was_shared = is_shared(mount);
-    let heir = next_peer(locks, mount);
-    let master = mount.propagation().master.map(|link| (link.group, link.member));
-    leave_group(locks, mount, heir.as_ref().or(master.as_ref()));
-    if to == PropagationType::Slave {
-        if let Some((group, member)) = heir {
-            // Of the peer, whatever it was a slave of before.
-            free_from_master(locks, mount);
-            enslave_to(locks, &group, member, mount);
-        } else if let Some((group, member)) = master {
-            // It keeps its master, and comes first in its list.
-            free_from_master(locks, mount);
-            enslave_to(locks, &group, member, mount);
-        }
-        if was_shared {
-            locks.set_unbindable(mount, false);
-        }
-        return;
-    }
-    free_from_master(locks, mount);
-    locks.set_unbindable(mount, to == PropagationType::Unbindable);
-}
-
-/// The next peer of `mount` in its ring.
-fn next_peer<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> Option<Peer<D>> {
-    let (group, slot) = mount.with_propagation(|here| here.peers.clone())?;
-    let next = locks.group(&group).members.next_in_ring(slot);
-    (next != slot).then_some((group, next))
-}
-
-/// What a sequence of [`unshare`]s is going to do: in it, the heir of one mount may be the next to leave.
-struct Changes<D: Dentry> {
-    /// Those that will have left their group, and to whom their slaves will have gone: as it was then, or to whom they came
-    /// from there ([`Changes::successor`]).
-    left: HashMap<u64, Option<Arc<Mount<D>>>>,
-    /// How many slaves mounts will have got.
-    got: HashMap<u64, usize>,
-}
-
-impl<D: Dentry> Default for Changes<D> {
-    fn default() -> Self {
-        Changes { left: HashMap::default(), got: HashMap::default() }
-    }
-}
-
-impl<D: Dentry> Changes<D> {
-    /// Makes room for the slaves of each of `mounts`, and for itself as a slave, where they will go in turn.
-    fn reserve(
-        mut self,
-        locks: &mut WriteSet<D>,
-        mounts: &[Arc<Mount<D>>],
-        to: PropagationType,
-    ) -> Result<(), NoMemory> {
-        for mount in mounts {
-            let master = master_of(locks, mount).and_then(|master| self.successor(master));
-            let mut heir = None;
-            if let Some((group, slot)) = mount.propagation().peers {
-                let members = &locks.group(&group).members;
-                // Whoever left between the two had a peer to follow: this mount, at least.
-                let next = self.successor(Arc::clone(&members.get(members.next_in_ring(slot)).mount));
-                heir = next.filter(|next| !Arc::ptr_eq(next, mount));
-                let own = members.get(slot).slaves.len();
-                let slaves = own + self.got.get(&mount.unique_id()).unwrap_or(&0);
-                let gets = heir.clone().or_else(|| master.clone());
-                if let Some(gets) = gets.as_ref().filter(|_| slaves != 0) {
-                    self.give(locks, gets, slaves)?;
-                }
-                self.left.try_reserve(1).map_err(|_| NoMemory)?;
-                self.left.insert(mount.unique_id(), gets);
-            }
-            if to == PropagationType::Slave
-                && let Some(master) = heir.or(master)
-            {
-                self.give(locks, &master, 1)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `mount`, or who will have taken over from it by now; `None` if nobody was left.
-    ///
-    /// Everybody on the way is pointed to the end of it, so that a long way is gone once.
-    fn successor(&mut self, mount: Arc<Mount<D>>) -> Option<Arc<Mount<D>>> {
-        let mut end = Some(Arc::clone(&mount));
-        while let Some(at) = &end
-            && let Some(next) = self.left.get(&at.unique_id())
-        {
-            end = next.clone();
-        }
-        let mut at = Some(mount);
-        while let Some(mount) = at
-            && let Some(next) = self.left.get_mut(&mount.unique_id())
-        {
-            at = core::mem::replace(next, end.clone());
-        }
-        end
-    }
-
-    fn give(&mut self, locks: &mut WriteSet<D>, to: &Mount<D>, slaves: usize) -> Result<(), NoMemory> {
-        locks.reserve_slaves(to, slaves)?;
-        self.got.try_reserve(1).map_err(|_| NoMemory)?;
-        *self.got.entry(to.unique_id()).or_insert(0) += slaves;
-        Ok(())
-    }
 }
 
 /// The mount that `mount` receives from. Context: holds its group.
@@ -337,6 +217,10 @@ pub fn set_group<D: Dentry>(
 /// A mount that leaves its tree leaves the graph. Its slaves go to `heir`: the plan made room for them
 /// ([`crate::heirs`]).
 pub(crate) fn leave_graph<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, heir: Option<&Peer<D>>) {
-    leave_group(locks, mount, heir);
+    if let Some((group, slot)) = mount.with_propagation(|here| here.peers.clone()) {
+        let slaves = locks.group_mut(&group).members.remove(slot).slaves;
+        mount.set_peers(None);
+        hand_over(locks, slaves, heir);
+    }
     free_from_master(locks, mount);
 }

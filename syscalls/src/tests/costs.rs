@@ -16,8 +16,8 @@ use crate::mounts_file::{Format, MountsFile};
 use crate::user_memory::PAGE_SIZE;
 use crate::{Errno, Kernel};
 
-/// How many times the work four times the mounts may be: a logarithm is in it.
-const LINEAR: f64 = 5.0;
+/// How many times the work four times the mounts may be: how full the hash is matters a little.
+const LINEAR: f64 = 4.3;
 
 /// Doublings of the smaller world.
 const FEW: u32 = 6;
@@ -116,6 +116,28 @@ impl World {
         world
     }
 
+    /// On `/a/a` many peers side by side, of which each is a copy of the one before it: so the ring is in their order.
+    fn row(doublings: u32) -> Self {
+        let world = World::new();
+        world.tmpfs("/a/a");
+        let top = walk(&world.0.task().fs(), b"/a/a", Last::Follow).unwrap().dentry;
+        let path = |at: u32| alloc::format!("/a/a/{at}");
+        for at in 0..1 << doublings {
+            top.mkdir(alloc::format!("{at}").as_bytes()).unwrap();
+            if at == 0 {
+                world.tmpfs(&path(0));
+                world.make(&path(0), abi::MS_SHARED);
+            } else {
+                world.mount(&path(at - 1), &path(at), BIND);
+            }
+        }
+        world
+    }
+
+    fn copied_row(doublings: u32) -> Self {
+        World::copied(World::row(doublings))
+    }
+
     /// Reads all of mountinfo, a page at a time; returns how many lines name another group that the mount receives from.
     fn read_mountinfo(&self) -> usize {
         let file = MountsFile::open(self.0.task(), Format::Mountinfo);
@@ -207,6 +229,11 @@ fn what_a_lock_keeps_from_going_along_costs_no_more_in_a_long_chain() {
 fn a_change_of_types_costs_what_it_changes() {
     is_linear("private", World::stack, |world| world.make("/a", REC | abi::MS_PRIVATE));
     is_linear("slave", World::stack, |world| world.make("/a", REC | abi::MS_SLAVE));
+    for (what, world) in [("a row", World::row as fn(u32) -> World), ("a row with a copy", World::copied_row)]
+    {
+        is_linear(what, world, |world| world.make("/a", REC | abi::MS_PRIVATE));
+        is_linear(what, world, |world| world.make("/a", REC | abi::MS_SLAVE));
+    }
     is_linear("private, with slaves", World::stacks_of_slaves, |world| {
         world.make("/a", REC | abi::MS_PRIVATE)
     });
