@@ -27,16 +27,21 @@
 //!
 //! Only the *first* of the removed mounts unlocks its counterparts; nothing was visited before it, so it meets all of them.
 //!
-//! A visit is counted against the receivers and not against what it finds: for mounts on M dentries whose N receivers
-//! have nothing there, it takes M times N looks to know that.
+//! # All dentries of a receiver at once
+//! The children of a removed mount are all removed, and have the same receivers: these are gone through once for all of
+//! them ([`Beside`]), and in each either its own children are looked at or the dentries, whichever are fewer. So M mounts
+//! side by side whose N receivers have nothing there cost M and N and not their product. What is found waits for its turn,
+//! and is dropped if its mount is met before that; where a visit for a dentry began before, it is left to one
+//! that knows that.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
+use mnt_table::foresight::foreseen;
 use mnt_table::list::NoMemory;
 use mnt_table::memory::{self, Grow};
-use mnt_table::{Dentry, Group, Mount, WriteSet};
+use mnt_table::{Dentry, Group, Missing, Mount, WriteSet};
 
 use super::mark;
 use crate::Retry;
@@ -64,6 +69,7 @@ impl<D: Dentry> Found<D> {
         let mut found = Found::default();
         let mut missing = Vec::new();
         let mut begun = Begun::default();
+        let mut beside = Beside::default();
         for (index, mount) in removed.iter().enumerate() {
             if locks.marks(mount) & mark::MET != 0 {
                 continue;
@@ -81,14 +87,18 @@ impl<D: Dentry> Found<D> {
             if removed.len() != 1 && !begun.begin(&group, &on)? {
                 continue;
             }
-            let is_known = |group: &Group<D>| known && begun.has(group, &on);
-            let receivers = match depth_first(locks, &parent, is_known) {
-                Ok(receivers) => receivers,
-                Err(Retry::With(closure)) => {
-                    missing.try_extend(closure)?;
-                    continue;
+            if !known && locks.marks(&parent) & mark::GOES != 0 {
+                beside.look(locks, &parent, |on| begun.at(on), &mut missing)?;
+            }
+            if let Some(counterparts) = beside.found.remove(&mount.unique_id()) {
+                for counterpart in counterparts {
+                    found.take(locks, counterpart, false)?;
                 }
-                Err(failed) => return Err(failed),
+                continue;
+            }
+            let is_known = |group: &Group<D>| known && begun.has(group, &on);
+            let Some(receivers) = unless_missing(depth_first(locks, &parent, is_known), &mut missing)? else {
+                continue;
             };
             for (turn, receiver) in receivers.iter().enumerate() {
                 locks.foresee_children(turn, &on, |turn| receivers.get(turn));
@@ -126,6 +136,81 @@ impl<D: Dentry> Found<D> {
             self.nested.try_push(Arc::clone(&counterpart))?;
         }
         self.candidates.try_push(counterpart)
+    }
+}
+
+/// Receivers, unless locks are `missing`.
+fn unless_missing<D: Dentry, R>(
+    receivers: Result<R, Retry<D>>,
+    missing: &mut Vec<Missing<D>>,
+) -> Result<Option<R>, Retry<D>> {
+    match receivers {
+        Ok(receivers) => Ok(Some(receivers)),
+        Err(Retry::With(closure)) => {
+            missing.try_extend(closure)?;
+            Ok(None)
+        }
+        Err(failed) => Err(failed),
+    }
+}
+
+/// Counterparts that were found before their turn.
+struct Beside<D: Dentry> {
+    /// By the unique id of the mount that is removed.
+    found: HashMap<u64, Vec<Arc<Mount<D>>>>,
+    /// The parents whose children were looked at, by unique id.
+    parents: HashSet<u64>,
+}
+
+impl<D: Dentry> Default for Beside<D> {
+    fn default() -> Self {
+        Beside { found: HashMap::default(), parents: HashSet::default() }
+    }
+}
+
+impl<D: Dentry> Beside<D> {
+    /// Looks in all receivers of `parent`, which is removed, for the counterparts of its children: of those that were not met,
+    /// and on whose dentries nothing `is_begun`. The others are not worth it: less than all is to be looked at for them.
+    fn look(
+        &mut self,
+        locks: &WriteSet<D>,
+        parent: &Arc<Mount<D>>,
+        is_begun: impl Fn(&Arc<D>) -> bool,
+        missing: &mut Vec<Missing<D>>,
+    ) -> Result<(), Retry<D>> {
+        self.parents.try_reserve(1).map_err(|_| NoMemory)?;
+        if !self.parents.insert(parent.unique_id()) {
+            return Ok(());
+        }
+        let on = |child: &Arc<Mount<D>>| locks.mountpoint(child).expect("it has a parent");
+        let wanted = |child: &&Arc<Mount<D>>| locks.marks(child) & mark::MET == 0 && !is_begun(on(child));
+        let children: Vec<_> = memory::collect(locks.children(parent).filter(wanted))?;
+        if children.len() < 2 {
+            return Ok(());
+        }
+        let mut found: Vec<Vec<_>> = memory::collect(children.iter().map(|_| Vec::new()))?;
+        if let Some(receivers) = unless_missing(depth_first(locks, parent, |_| false), missing)? {
+            let mut index: HashMap<usize, usize> = HashMap::default();
+            index.try_reserve(children.len()).map_err(|_| NoMemory)?;
+            index.extend(children.iter().enumerate().map(|(at, child)| (Arc::as_ptr(on(child)).addr(), at)));
+            for receiver in foreseen(receivers.iter()) {
+                // Whatever are fewer: what is on it, or the dentries.
+                if locks.children(receiver).nth(children.len()).is_none() {
+                    for counterpart in locks.children(receiver) {
+                        if let Some(at) = index.get(&Arc::as_ptr(on(counterpart)).addr()) {
+                            found[*at].try_push(Arc::clone(counterpart))?;
+                        }
+                    }
+                } else {
+                    for (child, found) in children.iter().zip(&mut found) {
+                        found.try_extend(locks.child_at(receiver, on(child)))?;
+                    }
+                }
+            }
+        }
+        self.found.try_reserve(children.len()).map_err(|_| NoMemory)?;
+        self.found.extend(children.iter().map(|child| child.unique_id()).zip(found));
+        Ok(())
     }
 }
 

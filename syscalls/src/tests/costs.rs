@@ -17,7 +17,7 @@ use crate::user_memory::PAGE_SIZE;
 use crate::{Errno, Kernel};
 
 /// How many times the work four times the mounts may be: how full the hash is matters a little.
-const LINEAR: f64 = 4.3;
+const LINEAR: f64 = 5.0;
 
 /// Doublings of the smaller world.
 const FEW: u32 = 6;
@@ -134,6 +134,24 @@ impl World {
         world
     }
 
+    /// On `/a/a` a file system with many mounts side by side, which became shared later; and on the directories of `/b` as many
+    /// peers of it, with nothing on them.
+    fn bare_peers(doublings: u32) -> Self {
+        let world = World::new();
+        world.tmpfs("/a/a");
+        world.tmpfs("/b");
+        for at in 0..1 << doublings {
+            for top in ["/a/a", "/b"] {
+                let top = walk(&world.0.task().fs(), top.as_bytes(), Last::Follow).unwrap().dentry;
+                top.mkdir(alloc::format!("{at}").as_bytes()).unwrap();
+            }
+            world.tmpfs(&alloc::format!("/a/a/{at}"));
+        }
+        world.make("/a/a", abi::MS_SHARED);
+        (0..1 << doublings).for_each(|at| world.mount("/a/a", &alloc::format!("/b/{at}"), BIND));
+        world
+    }
+
     fn copied_row(doublings: u32) -> Self {
         World::copied(World::row(doublings))
     }
@@ -211,6 +229,7 @@ fn an_umount_costs_what_goes() {
         ["/b", "/a/b", "/a/a"].into_iter().for_each(|path| world.detach(path));
     });
     is_linear("nested", World::nested, |world| world.detach("/a"));
+    is_linear("with bare peers", World::bare_peers, |world| world.detach("/a/a"));
 }
 
 #[test]
