@@ -29,6 +29,7 @@
 //! | `by_id` | questions about mounts by their ids |
 //! | [`check`] | the checker |
 //! | [`user_ns`] | who owns namespaces and superblocks |
+//! | [`visits`] | how much a change looked at, for tests |
 //! | [`dentry`], [`id`], [`list`] | what a file system gives; identifiers; lists in slabs |
 //!
 //! # Edges
@@ -104,6 +105,7 @@ pub mod sync;
 pub mod table;
 pub mod tree;
 pub mod user_ns;
+pub mod visits;
 pub mod walk;
 pub mod write_set;
 pub mod writers;

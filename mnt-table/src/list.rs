@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::foresight;
 use crate::memory::{self, Grow};
+use crate::visits;
 
 /// Names an element of one [`List`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +92,12 @@ impl<T> Slab<T> {
     }
 
     fn node(&self, slot: Slot) -> &Node<T> {
+        visits::count();
         &self.nodes[slot.index() as usize]
     }
 
     fn insert(&mut self, value: T, prev: u32, next: u32) -> Slot {
+        visits::count();
         let node = Node { value: Some(value), prev, next };
         let at = if self.free == NONE {
             self.nodes.push(node);
@@ -190,6 +193,7 @@ impl<T> List<T> {
 
     /// The element in `slot`.
     pub fn get_mut(&mut self, slot: Slot) -> &mut T {
+        visits::count();
         self.slab_mut().nodes[slot.index() as usize].value.as_mut().expect("the slot is in use")
     }
 
@@ -238,6 +242,7 @@ impl<T> List<T> {
 
     /// Takes the element in `slot` out.
     pub fn remove(&mut self, slot: Slot) -> T {
+        visits::count();
         let slab = self.slab_mut();
         let node = &mut slab.nodes[slot.index() as usize];
         let value = node.value.take().expect("the slot is in use");

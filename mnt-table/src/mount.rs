@@ -66,6 +66,7 @@ use crate::reclaim::{self, Guard, pin};
 use crate::sync::{AtomicPtr, AtomicU32, Memory, Mutex, Ordering, fence, plain, planted};
 use crate::tree::release_children;
 use crate::user_ns::UserNs;
+use crate::visits;
 use crate::writers::Writers;
 
 mod anchor;
@@ -283,6 +284,7 @@ impl<D: Dentry> Mount<D> {
     /// Context: `look` takes no lock.
     #[inline]
     pub fn with_propagation<R>(&self, look: impl FnOnce(&Propagation<D>) -> R) -> R {
+        visits::count();
         look(&self.propagation.lock())
     }
 

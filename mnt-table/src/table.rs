@@ -39,6 +39,7 @@ use crate::foresight;
 use crate::memory;
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicBool, AtomicPtr, Memory, Ordering, order, planted};
+use crate::visits;
 
 /// Buckets of a new table, as a power of two.
 const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 3 };
@@ -255,6 +256,7 @@ impl<E: Entry> Table<E> {
         let mut at = head.load(order(Ordering::Acquire, "head_load_relaxed"));
         // SAFETY: [Publish] made the entry whole; [Reach] keeps it for the pin `'g`; entries are shared only.
         while let Some(entry) = unsafe { at.as_ref::<'g>() } {
+            visits::count();
             if is(entry) {
                 return Some(entry);
             }
@@ -511,6 +513,7 @@ impl<E: Entry> Writer<E> {
             let mut link = Buckets::head(array, entry.as_ref().hash());
             // Relaxed: [Single].
             while link.load(Ordering::Relaxed) != entry.as_ptr() {
+                visits::count();
                 let here = NonNull::new(link.load(Ordering::Relaxed)).expect("the entry is in its chain");
                 link = &here.as_ref().links().0[which];
             }

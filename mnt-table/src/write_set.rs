@@ -40,6 +40,7 @@ use crate::namespace::{MntNamespace, NamespaceId, NsState, namespace_of};
 use crate::platform;
 use crate::reclaim::{self, Guard, claims_for, pin};
 use crate::sync::{Ordering, fence, plain::AtomicUsize, planted};
+use crate::visits;
 
 /// Starts after which an operation asks for the machine to itself.
 pub const TRIES: u32 = 8;
@@ -489,6 +490,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     pub(crate) fn tree(&self, mount: &Mount<D>) -> &TreeLinks<D> {
+        visits::count();
         self.check_home(mount);
         mount.tree_memory.check();
         // SAFETY: this set holds the lock of the mount's namespace, which the mount can leave only under that lock;
@@ -497,6 +499,7 @@ impl<D: Dentry> WriteSet<D> {
     }
 
     pub(crate) fn tree_mut(&mut self, mount: &Mount<D>) -> &mut TreeLinks<D> {
+        visits::count();
         self.check_home(mount);
         mount.tree_memory.change();
         // SAFETY: as in `tree`; `&mut self` excludes every other borrow through this set.

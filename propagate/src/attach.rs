@@ -227,8 +227,11 @@ pub fn topmost<D: Dentry>(tree: &NewTree<D>) -> usize {
             .is_some_and(|(parent, dentry)| *parent == at && Arc::ptr_eq(dentry, tree.mounts[at].root()))
     };
     let mut top = 0;
-    while let Some(next) = tree.places.iter().position(|place| on_root_of(top, place)) {
-        top = next;
+    // What is on a mount comes behind it.
+    for (at, place) in tree.places.iter().enumerate().skip(1) {
+        if on_root_of(top, place) {
+            top = at;
+        }
     }
     top
 }

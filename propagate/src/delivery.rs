@@ -120,13 +120,15 @@ impl<D: Dentry> Copies<D> {
         let mut copies = Copies { size: tree.mounts.len(), ..Copies::none() };
         copies.make_room(receivers.len())?;
         steps.make_room(receivers.len() * copies.size)?;
-        // Its upstream set, and its latest copy, of each set; they are counted in the order of visits.
-        let mut sets: Vec<(usize, Option<usize>)> = memory::collect([(0, None)])?;
+        // Of each set its latest copy, and the one in the nearest set upstream that has any; they are counted in the order of
+        // visits. A set is visited whole before those that receive from it, so what is upstream is final.
+        let mut sets: Vec<(Option<usize>, Option<usize>)> = memory::collect([(None, None)])?;
         let top = topmost(tree);
         for (turn, receiver) in receivers.iter().enumerate() {
             locks.foresee_children(turn, dentry, |turn| receivers.get(turn).map(|receiver| &receiver.mount));
             if receiver.set == sets.len() {
-                sets.try_push((receiver.upstream, None))?;
+                let (latest, upstream) = sets[receiver.upstream];
+                sets.try_push((None, latest.or(upstream)))?;
             }
             let home = Arc::clone(locks.namespace_of(&receiver.mount).expect("receivers are locked"));
             let shows = receiver.mount.root().is_ancestor_of(dentry, &pin());
@@ -144,16 +146,11 @@ impl<D: Dentry> Copies<D> {
             if there + arrival.mounts > rules.mounts_max {
                 return Err(Error::Limit);
             }
-            // The latest copy in its own set, else in the nearest set upstream that has one, else the tree itself.
-            let mut set = receiver.set;
-            let source = loop {
-                match sets[set] {
-                    (_, Some(copy)) => break Some(copy),
-                    (upstream, None) if set != 0 => set = upstream,
-                    _ => break None,
-                }
-            };
-            let sibling = set == receiver.set;
+            // The latest copy in its own set, else in the nearest set upstream that has one, else the tree itself, which is
+            // in set 0.
+            let (latest, upstream) = sets[receiver.set];
+            let source = latest.or(upstream);
+            let sibling = latest.is_some() || receiver.set == 0;
             copies.copy(locks, tree, source, &home)?;
             copies.relate(locks, tree, source, sibling, receiver.shared, &home, steps)?;
             let root = &copies.mounts[copies.mounts.len() - copies.size];
@@ -166,7 +163,7 @@ impl<D: Dentry> Copies<D> {
                 let joint = locks.prepare(&upper, on, on.root())?;
                 copies.beneath.try_push((copies.roots.len(), upper, joint))?;
             }
-            sets[receiver.set].1 = Some(copies.roots.len());
+            sets[receiver.set].0 = Some(copies.roots.len());
             copies.roots.try_push(joint)?;
         }
         Ok(copies)

@@ -12,13 +12,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
 use mnt_table::group::{MasterLink, Member};
-use mnt_table::list::{List, NoMemory, Slot};
+use mnt_table::list::{List, Slot};
 use mnt_table::memory::Grow;
 use mnt_table::{Dentry, Group, Missing, Mount, WriteSet, pin};
 
 use crate::copy_tree::has_locked_children;
+use crate::unshare::unshare;
 use crate::{Error, Retry};
 
 /// The type that a caller asks for (mount(2): `MS_SHARED` and so on).
@@ -86,7 +86,7 @@ pub fn enslave<D: Dentry>(locks: &mut WriteSet<D>, master: &Mount<D>, slave: &Ar
     enslave_to(locks, &group, member, slave);
 }
 
-fn enslave_to<D: Dentry>(
+pub(crate) fn enslave_to<D: Dentry>(
     locks: &mut WriteSet<D>,
     group: &Arc<Group<D>>,
     member: Slot,
@@ -113,99 +113,11 @@ pub fn free_from_master<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>) {
     }
 }
 
-/// The next member of the ring behind `slot` that `stays`.
-fn next_that_stays<D: Dentry>(
-    members: &List<Member<D>>,
-    slot: Slot,
-    stays: impl Fn(&Mount<D>) -> bool,
-) -> Option<Slot> {
-    core::iter::successors(Some(members.next_in_ring(slot)), |slot| Some(members.next_in_ring(*slot)))
-        .take_while(|next| *next != slot)
-        .find(|next| stays(&members.get(*next).mount))
-}
-
-/// The first up the chain of masters that `stays`: a master, else its next peer.
-fn master_that_stays<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Mount<D>,
-    stays: &impl Fn(&Mount<D>) -> bool,
-) -> Option<(Arc<Group<D>>, Slot)> {
-    let mut link = mount.propagation().master?;
-    loop {
-        let members = &locks.group(&link.group).members;
-        let master = &members.get(link.member).mount;
-        if stays(master) {
-            return Some((link.group, link.member));
-        }
-        if let Some(peer) = next_that_stays(members, link.member, stays) {
-            return Some((link.group, peer));
-        }
-        link = master.propagation().master?;
-    }
-}
-
-/// Who gets the slaves of `mount`, which is at `slot` in the ring of `group`: the next peer that `stays`, else the first up
-/// the chain of masters that does. The former is returned by itself, too.
-#[expect(clippy::type_complexity, reason = "two members of groups")]
-fn heirs<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Mount<D>,
-    (group, slot): (&Arc<Group<D>>, Slot),
-    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
-) -> (Option<(Arc<Group<D>>, Slot)>, Option<(Arc<Group<D>>, Slot)>) {
-    let stays = |mount: &Mount<D>| stays(locks, mount);
-    let heir = next_that_stays(&locks.group(group).members, slot, stays);
-    let heir = heir.map(|slot| (Arc::clone(group), slot));
-    let to = heir.clone().or_else(|| master_that_stays(locks, mount, &stays));
-    (heir, to)
-}
-
-/// Takes `mount` out of its ring. Its slaves go to the next peer that `stays`, else to the first up the chain of masters
-/// that does, else they lose theirs. Returns that next peer, as a member of the group.
-///
-/// The plan made room for the slaves ([`reserve_heirs`]).
-pub fn leave_group<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mount: &Mount<D>,
-    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
-) -> Option<(Arc<Group<D>>, Slot)> {
-    let (group, slot) = mount.with_propagation(|here| here.peers.clone())?;
-    let (heir, to) = heirs(locks, mount, (&group, slot), stays);
-    let slaves = locks.group_mut(&group).members.remove(slot).slaves;
-    mount.set_peers(None);
-    hand_over(locks, slaves, to.as_ref());
-    heir
-}
-
-/// Makes room for the slaves of `mounts`, all of which are going to leave the graph, at those that `stay` and get them.
-///
-/// # Errors
-/// `ENOMEM`.
-pub fn reserve_heirs<'a, D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mounts: impl IntoIterator<Item = &'a Arc<Mount<D>>>,
-    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
-) -> Result<(), NoMemory> {
-    for mount in mounts {
-        let Some((group, slot)) = mount.with_propagation(|here| here.peers.clone()) else { continue };
-        let slaves = locks.group(&group).members.get(slot).slaves.len();
-        if slaves == 0 {
-            continue;
-        }
-        if let (_, Some((group, member))) = heirs(locks, mount, (&group, slot), &stays) {
-            let heir = Arc::clone(&locks.group(&group).members.get(member).mount);
-            locks.reserve_slaves(&heir, slaves)?;
-        }
-    }
-    Ok(())
-}
+/// A member of a group.
+pub(crate) type Peer<D> = (Arc<Group<D>>, Slot);
 
 /// Gives `slaves` to another master, as a block in front of its own; or takes their master away.
-fn hand_over<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mut slaves: List<Arc<Mount<D>>>,
-    to: Option<&(Arc<Group<D>>, Slot)>,
-) {
+fn hand_over<D: Dentry>(locks: &mut WriteSet<D>, mut slaves: List<Arc<Mount<D>>>, to: Option<&Peer<D>>) {
     while let Some(last) = slaves.last() {
         let slave = slaves.remove(last);
         match to {
@@ -237,9 +149,7 @@ pub fn change_types<D: Dentry>(
         mounts.iter().for_each(|mount| locks.set_unbindable(mount, false));
         return Ok(());
     }
-    Changes::default().reserve(locks, mounts, to)?;
-    mounts.iter().for_each(|mount| unshare(locks, mount, to));
-    Ok(())
+    Ok(unshare(locks, mounts, to)?)
 }
 
 /// Changes the type of one mount: as [`change_types`].
@@ -252,94 +162,6 @@ pub fn change_type<D: Dentry>(
     to: PropagationType,
 ) -> Result<(), Retry<D>> {
     change_types(locks, core::slice::from_ref(mount), to)
-}
-
-/// Makes `mount` a slave, private or unbindable. [`Changes`] made room for that.
-fn unshare<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, to: PropagationType) {
-    let was_shared = is_shared(mount);
-    let heir = leave_group(locks, mount, |_, _| true);
-    if to == PropagationType::Slave {
-        if let Some((group, member)) = heir {
-            // Of the peer, whatever it was a slave of before.
-            free_from_master(locks, mount);
-            enslave_to(locks, &group, member, mount);
-        } else if let Some(link) = mount.propagation().master {
-            // It keeps its master, and comes first in its list.
-            free_from_master(locks, mount);
-            enslave_to(locks, &link.group, link.member, mount);
-        }
-        if was_shared {
-            locks.set_unbindable(mount, false);
-        }
-        return;
-    }
-    free_from_master(locks, mount);
-    locks.set_unbindable(mount, to == PropagationType::Unbindable);
-}
-
-/// What a sequence of [`unshare`]s is going to do: in it, the heir of one mount may be the next to leave.
-struct Changes<D: Dentry> {
-    /// Those that will have left their group, and to whom their slaves will have gone.
-    left: HashMap<u64, Option<Arc<Mount<D>>>>,
-    /// How many slaves mounts will have got.
-    got: HashMap<u64, usize>,
-}
-
-impl<D: Dentry> Default for Changes<D> {
-    fn default() -> Self {
-        Changes { left: HashMap::default(), got: HashMap::default() }
-    }
-}
-
-impl<D: Dentry> Changes<D> {
-    /// Makes room for the slaves of each of `mounts`, and for itself as a slave, where they will go in turn.
-    fn reserve(
-        mut self,
-        locks: &mut WriteSet<D>,
-        mounts: &[Arc<Mount<D>>],
-        to: PropagationType,
-    ) -> Result<(), NoMemory> {
-        for mount in mounts {
-            let master = self.master(locks, mount);
-            let mut heir = None;
-            if let Some((group, slot)) = mount.propagation().peers {
-                let members = &locks.group(&group).members;
-                let stays = |mount: &Mount<D>| !self.left.contains_key(&mount.unique_id());
-                let next = next_that_stays(members, slot, stays);
-                heir = next.map(|slot| Arc::clone(&members.get(slot).mount));
-                let own = members.get(slot).slaves.len();
-                let slaves = own + self.got.get(&mount.unique_id()).unwrap_or(&0);
-                let gets = heir.clone().or_else(|| master.clone());
-                if let Some(gets) = gets.as_ref().filter(|_| slaves != 0) {
-                    self.give(locks, gets, slaves)?;
-                }
-                self.left.try_reserve(1).map_err(|_| NoMemory)?;
-                self.left.insert(mount.unique_id(), gets);
-            }
-            if to == PropagationType::Slave
-                && let Some(master) = heir.or(master)
-            {
-                self.give(locks, &master, 1)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Who `mount`'s master will be when its turn comes.
-    fn master(&self, locks: &WriteSet<D>, mount: &Mount<D>) -> Option<Arc<Mount<D>>> {
-        let mut at = master_of(locks, mount)?;
-        while let Some(next) = self.left.get(&at.unique_id()) {
-            at = Arc::clone(next.as_ref()?);
-        }
-        Some(at)
-    }
-
-    fn give(&mut self, locks: &mut WriteSet<D>, to: &Mount<D>, slaves: usize) -> Result<(), NoMemory> {
-        locks.reserve_slaves(to, slaves)?;
-        self.got.try_reserve(1).map_err(|_| NoMemory)?;
-        *self.got.entry(to.unique_id()).or_insert(0) += slaves;
-        Ok(())
-    }
 }
 
 /// The mount that `mount` receives from. Context: holds its group.
@@ -392,13 +214,13 @@ pub fn set_group<D: Dentry>(
     Ok(())
 }
 
-/// A mount that leaves its tree leaves the graph. Its slaves go to the next peer that `stays`, or up the chain of
-/// masters: the plan made room for them ([`reserve_heirs`]).
-pub fn leave_graph<D: Dentry>(
-    locks: &mut WriteSet<D>,
-    mount: &Mount<D>,
-    stays: impl Fn(&WriteSet<D>, &Mount<D>) -> bool,
-) {
-    leave_group(locks, mount, stays);
+/// A mount that leaves its tree leaves the graph. Its slaves go to `heir`: the plan made room for them
+/// ([`crate::heirs`]).
+pub(crate) fn leave_graph<D: Dentry>(locks: &mut WriteSet<D>, mount: &Mount<D>, heir: Option<&Peer<D>>) {
+    if let Some((group, slot)) = mount.with_propagation(|here| here.peers.clone()) {
+        let slaves = locks.group_mut(&group).members.remove(slot).slaves;
+        mount.set_peers(None);
+        hand_over(locks, slaves, heir);
+    }
     free_from_master(locks, mount);
 }

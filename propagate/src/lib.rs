@@ -17,6 +17,8 @@
 //! | `delivery` | `propagate_one` | the copies that receivers get |
 //! | [`beneath`] | `can_move_mount_beneath` | what may go beneath a mount |
 //! | [`umount`] | `umount_tree`, `propagate_umount` | which counterparts go, and what slides down |
+//! | `unshare` | `change_mnt_propagation` | the slaves of mounts that leave their groups in turn |
+//! | `heirs` | `propagate_umount` | who gets the slaves of what goes |
 //! | [`dominating`] | `get_dominating_id` | whom a slave receives from, as far as a reader sees |
 //! | [`pivot_root`] | `pivot_root` | exchange of the root |
 //!
@@ -32,9 +34,11 @@ pub mod copy_tree;
 mod delivery;
 pub mod dominating;
 pub mod graph;
+mod heirs;
 pub mod pivot_root;
 pub mod receivers;
 pub mod umount;
+mod unshare;
 
 use alloc::vec::Vec;
 

@@ -134,7 +134,8 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
             }
             Some((group, slot)) => {
                 if !locks.holds_group(&group) {
-                    return Err(Retry::needs(Missing::Receivers(group)));
+                    // The sender's group is held for another reason: all that is below it is missing.
+                    return Err(Retry::needs(Missing::Receivers(own)));
                 }
                 seen.try_reserve(1).map_err(|_| NoMemory)?;
                 if seen.insert(group.stamp()) {
@@ -152,13 +153,14 @@ pub fn receivers<D: Dentry>(locks: &WriteSet<D>, sender: &Mount<D>) -> Result<Ve
 }
 
 /// All receivers of `sender`, without itself, each before its slaves and their slaves: the order in which an umount looks
-/// for counterparts.
+/// for counterparts. Slaves in a group that `is_known` are left out, and so are their slaves.
 ///
 /// # Errors
 /// The closure is not locked yet; `ENOMEM`.
 pub fn depth_first<D: Dentry>(
     locks: &WriteSet<D>,
     sender: &Mount<D>,
+    is_known: impl Fn(&Group<D>) -> bool,
 ) -> Result<Vec<Arc<Mount<D>>>, Retry<D>> {
     let Some((group, first)) = sender.propagation().peers else { return Ok(Vec::new()) };
     if !locks.holds_group(&group) {
@@ -175,13 +177,18 @@ pub fn depth_first<D: Dentry>(
                 stack.pop();
                 continue;
             };
+            let peers = peers_of(slave);
+            if peers.as_ref().is_some_and(|(group, _)| is_known(group)) {
+                continue;
+            }
             all_held &= locks.namespace_of(slave).is_some();
             found.try_push(Arc::clone(slave))?;
-            if let Some((group, slot)) = peers_of(slave) {
-                if !locks.holds_group(&group) {
+            if let Some((below, slot)) = peers {
+                if !locks.holds_group(&below) {
+                    // As in `receivers`.
                     return Err(Retry::needs(Missing::Receivers(group)));
                 }
-                stack.try_push(Frame::new(locks, group, 0, slot))?;
+                stack.try_push(Frame::new(locks, below, 0, slot))?;
             }
         }
         let members = &locks.group(&group).members;

@@ -15,7 +15,15 @@
 //!   tree ends as one.
 //! - **Busy** (not lazy): one reference from outside to anything that would go, anywhere, and nothing goes.
 //!
-//! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters.
+//! What goes leaves the propagation graph; its slaves go to its next peer that stays, else up the chain of masters
+//! ([`crate::heirs`]).
+//!
+//! # What it costs
+//! Proportional to what goes, and to the counterparts and the receivers that were looked at for them: each receiver once for
+//! every dentry that something is removed from, however many mounts are removed from it (`counterparts`). From there
+//! on every mount is touched a bounded number of times: as a candidate and as a child of one it is decided once, stacks are
+//! disjoint when something slides down them, a chain that a lock holds back is given up as a whole, and heirs are remembered.
+//!
 //! Nothing here waits for readers: see [`mnt_table::mount`] for why that is right.
 
 use alloc::sync::Arc;
@@ -30,9 +38,14 @@ use mnt_table::tree::{Joint, Leave};
 use mnt_table::{Dentry, Kind, MntNamespace, Mount, WriteSet, memory, pin};
 use smallvec::SmallVec;
 
-use crate::graph::{is_shared, leave_graph, missing_groups, need_groups, reserve_heirs};
-use crate::receivers::{depth_first, has_receivers};
+use crate::graph::{is_shared, missing_groups, need_groups};
+use crate::heirs::Heirs;
+use crate::receivers::has_receivers;
 use crate::{Error, Retry};
+
+mod counterparts;
+
+use counterparts::{Found, decide};
 
 /// How mounts are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +62,8 @@ enum Manner {
 struct Plan<D: Dentry> {
     /// In the order in which they leave the propagation graph.
     leaving: Vec<Arc<Mount<D>>>,
+    /// Who gets their slaves.
+    heirs: Heirs<D>,
     /// The same, children before parents, if any has children.
     going: Option<Vec<Arc<Mount<D>>>>,
     /// What slides down, and where to.
@@ -67,11 +82,11 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
         return Err(Error::Busy.into());
     }
     if concerns_nobody_else(locks, mount)? {
-        reserve_alone(locks, mount)?;
+        let heirs = reserve_alone(locks, mount)?;
         if !locks.condemn_if_idle(core::slice::from_ref(mount)) {
             return Err(Error::Busy.into());
         }
-        leave_alone(locks, mount, Leave::Dead);
+        leave_alone(locks, mount, heirs, Leave::Dead);
         return Ok(0);
     }
     let plan = plan(locks, memory::collect([Arc::clone(mount)])?, true)?;
@@ -88,8 +103,8 @@ pub fn umount<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Resu
 /// `ENOMEM`. Also: missing locks.
 pub fn detach<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<usize, Retry<D>> {
     if locks.is_leaf(mount) && concerns_nobody_else(locks, mount)? {
-        reserve_alone(locks, mount)?;
-        leave_alone(locks, mount, Leave::Detached);
+        let heirs = reserve_alone(locks, mount)?;
+        leave_alone(locks, mount, heirs, Leave::Detached);
         return Ok(0);
     }
     let removed = locks.subtree(mount)?;
@@ -161,14 +176,14 @@ fn concerns_nobody_else<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>) -
 }
 
 /// Makes room for [`leave_alone`].
-fn reserve_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<(), NoMemory> {
+fn reserve_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>) -> Result<Heirs<D>, NoMemory> {
     locks.reserve_ended(1)?;
-    reserve_heirs(locks, core::slice::from_ref(mount), |_, _| true)
+    Heirs::find(locks, [(0, mount)], |_, _| true)
 }
 
 /// Removes a leaf that concerns nobody else: one edge, so no window.
-fn leave_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, how: Leave) {
-    leave_graph(locks, mount, |_, _| true);
+fn leave_alone<D: Dentry>(locks: &mut WriteSet<D>, mount: &Arc<Mount<D>>, mut heirs: Heirs<D>, how: Leave) {
+    heirs.leave(locks, 0, mount);
     locks.leave(mount, how, &pin());
 }
 
@@ -188,6 +203,8 @@ mod mark {
     pub(super) const WAITS: u8 = 32;
     /// It goes.
     pub(super) const GOES: u8 = 64;
+    /// The caller removes it, and it was met as a counterpart of another one that the caller removes.
+    pub(super) const MET: u8 = 128;
 }
 
 fn goes<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> bool {
@@ -213,10 +230,10 @@ fn plan<D: Dentry>(
     let mut shared = Vec::new();
     let mut nested = false;
     let mut changes = Changes::default();
-    for mount in foreseen(leaving.iter()) {
+    for (turn, mount) in foreseen(leaving.iter()).enumerate() {
         missing.try_extend(missing_groups(locks, mount).into_iter().flatten())?;
         if is_shared(mount) {
-            shared.try_push(mount)?;
+            shared.try_push((turn, mount))?;
         }
         nested |= !locks.is_leaf(mount);
         changes.count(locks, mount)?;
@@ -224,7 +241,7 @@ fn plan<D: Dentry>(
     if !missing.is_empty() {
         return Err(Retry::With(missing));
     }
-    reserve_heirs(locks, shared, |locks, mount| !goes(locks, mount))?;
+    let heirs = Heirs::find(locks, shared, |locks, mount| !goes(locks, mount))?;
     locks.reserve_ended(leaving.len())?;
     let mut sliding = Vec::new();
     let mut going = None;
@@ -240,7 +257,7 @@ fn plan<D: Dentry>(
         }
         going = Some(children_first(locks, &leaving)?);
     }
-    Ok(Plan { leaving, going, sliding, unlocked: found.unlocked, changes })
+    Ok(Plan { leaving, heirs, going, sliding, unlocked: found.unlocked, changes })
 }
 
 /// Adds to `leaving` those of `candidates`, from the last, that go, in the order in which they leave the graph: first
@@ -284,10 +301,13 @@ fn leave_in_order<D: Dentry>(
         } else {
             chain.iter().rposition(|mount| !locked(locks, mount)).map_or(0, |highest| highest + 1)
         };
-        for mount in chain.drain(..end) {
+        for (at, mount) in chain.into_iter().enumerate() {
+            // Those above the end are all locked, beneath one that stays for good: no chain gets past them any more.
             locks.unmark(&mount, mark::WAITS);
-            locks.mark(&mount, mark::GOES);
-            leaving.try_push(mount)?;
+            if at < end {
+                locks.mark(&mount, mark::GOES);
+                leaving.try_push(mount)?;
+            }
         }
     }
     Ok(())
@@ -369,114 +389,12 @@ impl<D: Dentry> Changes<D> {
     }
 }
 
-/// Counterparts of what is removed.
-struct Found<D: Dentry> {
-    /// Each once.
-    candidates: Vec<Arc<Mount<D>>>,
-    /// Those of them on which something is: it is for [`decide`] to say whether they could go.
-    nested: Vec<Arc<Mount<D>>>,
-    /// Those of the first, which is the top, that lose their lock.
-    unlocked: Vec<Arc<Mount<D>>>,
-}
-
-impl<D: Dentry> Default for Found<D> {
-    fn default() -> Self {
-        Found { candidates: Vec::new(), nested: Vec::new(), unlocked: Vec::new() }
-    }
-}
-
-impl<D: Dentry> Found<D> {
-    /// In the receivers of the parents of `removed`.
-    fn all(locks: &mut WriteSet<D>, removed: &[Arc<Mount<D>>]) -> Result<Self, Retry<D>> {
-        let mut found = Found::default();
-        let mut missing = Vec::new();
-        for (index, mount) in removed.iter().enumerate() {
-            let Some(parent) = locks.parent(mount).filter(|parent| is_shared(parent)).cloned() else {
-                continue;
-            };
-            let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
-            let receivers = match depth_first(locks, &parent) {
-                Ok(receivers) => receivers,
-                Err(Retry::With(closure)) => {
-                    missing.try_extend(closure)?;
-                    continue;
-                }
-                Err(failed) => return Err(failed),
-            };
-            for (turn, receiver) in receivers.iter().enumerate() {
-                locks.foresee_children(turn, &on, |turn| receivers.get(turn));
-                if let Some(counterpart) = locks.child_at(receiver, &on) {
-                    found.take(locks, counterpart, index == 0)?;
-                }
-            }
-        }
-        if missing.is_empty() { Ok(found) } else { Err(Retry::With(missing)) }
-    }
-
-    fn take(
-        &mut self,
-        locks: &mut WriteSet<D>,
-        counterpart: Arc<Mount<D>>,
-        of_top: bool,
-    ) -> Result<(), NoMemory> {
-        if of_top && locks.is_locked(&counterpart) {
-            locks.mark(&counterpart, mark::UNLOCKED);
-            self.unlocked.try_push(Arc::clone(&counterpart))?;
-        }
-        if locks.marks(&counterpart) & (mark::CANDIDATE | mark::GOES) != 0 {
-            return Ok(());
-        }
-        if locks.is_leaf(&counterpart) {
-            let willing = mark::DECIDED | mark::WILLING | mark::WHOLLY;
-            locks.mark(&counterpart, mark::CANDIDATE | willing);
-        } else {
-            locks.mark(&counterpart, mark::CANDIDATE);
-            self.nested.try_push(Arc::clone(&counterpart))?;
-        }
-        self.candidates.try_push(counterpart)
-    }
-}
-
-/// Decides whether `candidate`, and every candidate below it, could go, children first, without recursion.
-fn decide<D: Dentry>(locks: &mut WriteSet<D>, candidate: &Arc<Mount<D>>) -> Result<(), NoMemory> {
-    let mut waiting: Vec<_> = memory::collect([(Arc::clone(candidate), false)])?;
-    while let Some((mount, children_decided)) = waiting.pop() {
-        let marks = locks.marks(&mount);
-        if marks & mark::DECIDED != 0 {
-            continue;
-        }
-        if marks & mark::CANDIDATE == 0 {
-            // It stays; what is below it is no concern of those above it.
-            locks.mark(&mount, mark::DECIDED);
-        } else if !children_decided {
-            waiting.try_push((Arc::clone(&mount), true))?;
-            waiting.try_extend(locks.children(&mount).map(|child| (Arc::clone(child), false)))?;
-        } else {
-            let wholly = |child: &Arc<Mount<D>>| locks.marks(child) & mark::WHOLLY != 0;
-            let on_root = |child: &Arc<Mount<D>>| {
-                locks.mountpoint(child).is_some_and(|on| Arc::ptr_eq(on, mount.root()))
-            };
-            let willing = locks.children(&mount).all(|child| on_root(child) || wholly(child));
-            let wholly = willing && locks.children(&mount).all(wholly);
-            let mut marks = mark::DECIDED;
-            if willing {
-                marks |= mark::WILLING;
-            }
-            if wholly {
-                marks |= mark::WHOLLY;
-            }
-            locks.mark(&mount, marks);
-        }
-    }
-    Ok(())
-}
-
 /// Removes them. Returns how many.
 fn commit<D: Dentry>(locks: &mut WriteSet<D>, plan: Plan<D>, manner: Manner) -> usize {
-    let Plan { leaving, going, sliding, unlocked, changes } = plan;
+    let Plan { leaving, mut heirs, going, sliding, unlocked, changes } = plan;
     unlocked.iter().for_each(|mount| locks.set_locked(mount, false));
-    for mount in foreseen(leaving.iter()) {
-        leave_graph(locks, mount, |locks, peer| !goes(locks, peer));
+    for (turn, mount) in foreseen(leaving.iter()).enumerate() {
+        heirs.leave(locks, turn, mount);
     }
     let going = going.unwrap_or(leaving);
     let guard = pin();

@@ -38,7 +38,11 @@ pub(crate) struct Line<D: Dentry> {
     pub(crate) info: MountInfo,
 }
 
-/// The first `max` lines of mounts from the unique id `first` on.
+/// Of all mounts, the part that is listed in one piece at least where slaves of slaves are in it.
+const PIECE: usize = 4;
+
+/// The first `max` lines of mounts from the unique id `first` on. More if slaves of slaves are among them: which groups the
+/// reader sees takes a look at all mounts, which a few pieces share.
 ///
 /// # Errors
 /// `ENOMEM`.
@@ -52,14 +56,21 @@ pub(crate) fn list<D: Dentry>(
     let guard = pin();
     let mut groups = None;
     let mut lines = Vec::new();
+    let mut most = max;
     let mounts = foreseen(locks.mounts_from(ns, first));
-    for mount in mounts.filter(|mount| is_visible(locks, mount, root)).take(max) {
+    for mount in mounts.filter(|mount| is_visible(locks, mount, root)) {
+        if lines.len() >= most {
+            break;
+        }
         let (mut tags, master) = tags(locks, mount);
         // The groups that the reader sees matter only to slaves of slaves.
         if let Some(master) = master.filter(|master| master.above().is_some()) {
             let groups = match &mut groups {
                 Some(groups) => groups,
-                none => none.insert(dominating(locks, ns, root)?),
+                none => {
+                    most = max.max(locks.mounts_len(ns) / PIECE);
+                    none.insert(dominating(locks, ns, root)?)
+                }
             };
             tags.propagate_from = groups.of(&master)?;
         }

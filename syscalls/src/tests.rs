@@ -2,6 +2,7 @@
 //! files.
 
 mod contexts;
+mod costs;
 mod detached;
 mod faults;
 mod kernel;

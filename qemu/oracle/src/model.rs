@@ -241,7 +241,7 @@ impl Model {
             let (Some(parent), Some(on)) = (locks.parent(&mount), locks.mountpoint(&mount)) else {
                 return Ok(false);
             };
-            let receivers = depth_first(locks, parent)?;
+            let receivers = depth_first(locks, parent, |_| false)?;
             let counterparts = receivers.iter().filter_map(|receiver| locks.child_at(receiver, on));
             Ok(counterparts.into_iter().any(|counterpart| {
                 let children = locks.children(&counterpart).count();

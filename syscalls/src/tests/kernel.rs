@@ -94,6 +94,11 @@ impl TestKernel {
         BASE + at
     }
 
+    /// Has room for as much as in the beginning: what was put is not needed any more.
+    pub(super) fn forget_memory(&self) {
+        self.memory.lock().used = 0;
+    }
+
     /// Puts a string, with its NUL.
     pub(super) fn text(&self, text: &str) -> usize {
         self.put(&[text.as_bytes(), b"\0"].concat())

@@ -14,6 +14,14 @@ struct Injector;
 #[global_allocator]
 static INJECTOR: Injector = Injector;
 
+/// A node of the queue of `crossbeam-epoch`: 64 deferred calls of four words each, how many there are, their epoch, and the
+/// next node.
+pub(crate) const QUEUE_NODE: Layout =
+    match Layout::from_size_align((64 * 4 + 3) * size_of::<usize>(), align_of::<usize>()) {
+        Ok(layout) => layout,
+        Err(_) => unreachable!(),
+    };
+
 /// Claims that a thread can hold one in the other.
 const NESTED_MAX: usize = 64;
 
@@ -30,6 +38,8 @@ struct State {
     nested: Cell<usize>,
     /// Bytes that this thread allocated, less those that it freed.
     live_bytes: Cell<i64>,
+    /// Nodes of the collector's queue among them.
+    live_nodes: Cell<i64>,
 }
 
 thread_local! {
@@ -43,6 +53,7 @@ thread_local! {
             claims: [const { Cell::new((0, 0)) }; NESTED_MAX],
             nested: Cell::new(0),
             live_bytes: Cell::new(0),
+            live_nodes: Cell::new(0),
         }
     };
 }
@@ -97,21 +108,26 @@ unsafe impl GlobalAlloc for Injector {
             trace("an allocation");
             return std::ptr::null_mut();
         }
-        count(layout.size() as i64);
+        count(layout, 1);
         // SAFETY: forwarded.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
+        count(layout, -1);
         // SAFETY: forwarded.
         unsafe { System.dealloc(object, layout) }
     }
 }
 
-fn count(bytes: i64) {
+fn count(layout: Layout, objects: i64) {
     // As above.
-    let _torn_down = STATE.try_with(|state| state.live_bytes.set(state.live_bytes.get() + bytes));
+    let _torn_down = STATE.try_with(|state| {
+        state.live_bytes.set(state.live_bytes.get() + objects * layout.size() as i64);
+        if layout == QUEUE_NODE {
+            state.live_nodes.set(state.live_nodes.get() + objects);
+        }
+    });
 }
 
 fn trace(what: &str) {
@@ -170,4 +186,9 @@ pub(crate) fn refuse<R>(k: usize, run: impl FnOnce() -> R) -> Run<R> {
 /// Bytes that this thread allocated, less those that it freed.
 pub(crate) fn live_bytes() -> i64 {
     STATE.with(|state| state.live_bytes.get())
+}
+
+/// Nodes of the collector's queue that this thread allocated, less those that it freed.
+pub(crate) fn live_nodes() -> i64 {
+    STATE.with(|state| state.live_nodes.get())
 }
