@@ -42,7 +42,7 @@ impl Generator {
                     format!("@{file} = open @proc:{{t{other}}}/ns/mnt")
                 }
             },
-            80..84 => format!("statmount {ns}--mask root,point,type,source,supported --size 540 {mount}"),
+            80..84 => format!("statmount {ns}--mask root,point,type,source --size 530 {mount}"),
             84..88 => format!("statfs {}", paths.any()),
             _ => match names.any(paths.rng, &[Kind::Namespace]) {
                 Some(name) => {
