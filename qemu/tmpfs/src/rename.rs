@@ -211,6 +211,13 @@ pub fn exchange<E: From<FsError>>(
     loop {
         let first = one.get()?.ok_or(FsError::NotFound)?;
         let second = two.get()?.ok_or(FsError::NotFound)?;
+        if between {
+            let guard = pin();
+            let _nobody_moves = super_block.rename.lock();
+            if first.is_ancestor_of(two.directory, &guard) || second.is_ancestor_of(one.directory, &guard) {
+                return Err(FsError::IntoItself.into());
+            }
+        }
         if Arc::ptr_eq(first.inode(), second.inode()) {
             return Ok(());
         }
