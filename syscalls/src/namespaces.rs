@@ -13,7 +13,7 @@ use propagate::{Error, with_locks};
 
 use crate::credentials::Capabilities;
 use crate::file::{NamespaceRef, Object};
-use crate::{Credentials, Errno, Kernel, Task, nsfs};
+use crate::{Credentials, Errno, Kernel, Task, ids, nsfs};
 
 /// All that unshare(2) knows.
 const UNSHARABLE: u64 = (abi::CLONE_THREAD
@@ -45,8 +45,8 @@ const NAMESPACES: u32 = abi::CLONE_NEWNS
 ///
 /// # Errors
 /// `EINVAL`: unknown flags; a user namespace for one of several threads. `ENOSPC`: too many user or mount namespaces.
-/// `EPERM`: a user namespace for a task in a chroot; no `CAP_SYS_ADMIN` in the user namespace that would own the others.
-/// `ENOMEM`.
+/// `EPERM`: a user namespace for a task in a chroot, or for one that has no number in its own; no `CAP_SYS_ADMIN` in the
+/// user namespace that would own the others. `ENOMEM`.
 pub fn unshare<D: Dentry, K: Kernel<D>>(kernel: &K, flags: u64) -> Result<(), Errno> {
     if flags & !UNSHARABLE != 0 {
         return Err(Errno::EINVAL);
@@ -215,6 +215,9 @@ fn new_credentials<D: Dentry>(task: &Task<D>, flags: u32) -> Result<Credentials,
     if is_chrooted(task)? {
         return Err(Errno::EPERM);
     }
+    // Who made it has to have a name where it was made.
+    let user = ids::Kind::Users.seen_by(&old.user_ns, old.euid);
+    user.and(ids::Kind::Groups.seen_by(&old.user_ns, old.egid)).ok_or(Errno::EPERM)?;
     Ok(old.entering(user_ns))
 }
 

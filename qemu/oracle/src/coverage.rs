@@ -5,6 +5,9 @@ use std::fmt;
 
 pub use seen::Seen;
 
+use left_out::LEFT_OUT;
+
+mod left_out;
 mod rules;
 mod seen;
 
@@ -38,7 +41,8 @@ impl Coverage {
         rules::shown(seen).into_iter().for_each(|rule| *self.rules.entry(rule).or_default() += 1);
     }
 
-    /// The rules, how often each was shown, and how often `cases` show it; nothing where it cannot be told from outside.
+    /// The rules, how often each was shown, and how often `cases` show it; nothing where it cannot be told from outside, and
+    /// the reason where nobody shows it.
     pub fn rules(&self, cases: &BTreeMap<String, u64>) -> String {
         let mut text = format!("{:40}{:>10}{:>8}\n", "rule", "programs", "cases");
         let mut rows: BTreeMap<&str, (String, String)> = BTreeMap::new();
@@ -46,6 +50,9 @@ impl Coverage {
         self.rules.iter().for_each(|(rule, count)| rows.entry(rule).or_default().0 = count.to_string());
         for (rule, (programs, cases)) in rows {
             text.push_str(&format!("{rule:40}{programs:>10}{cases:>8}\n"));
+        }
+        for (rule, why) in LEFT_OUT {
+            text.push_str(&format!("{rule:40}{why}\n"));
         }
         text
     }

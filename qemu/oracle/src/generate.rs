@@ -102,7 +102,7 @@ impl Generator {
                     52..73 => self.tree_call(task, &mut paths),
                     73..86 => self.file_call(task, &mut paths, &tasks, views),
                     86..94 => self.task_call(task, &mut paths, model, &others),
-                    94..97 => self.query(task, &mut paths, &others),
+                    94..97 => self.query(task, &mut paths, &others, model.machine.sees_all(task)),
                     _ => odd::call(&mut paths, &self.tasks[task]),
                 }
             }

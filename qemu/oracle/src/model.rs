@@ -210,6 +210,12 @@ impl Model {
         process.is_some_and(|process| !process.task.namespace().owner().is_initial())
     }
 
+    /// Whether task `number` may ask for the namespaces of the whole machine.
+    pub fn sees_all(&self, number: usize) -> bool {
+        let process = self.processes.get(number).and_then(Option::as_ref);
+        process.is_some_and(|process| process.task.credentials().is_admin(&UserNs::INITIAL))
+    }
+
     /// The id of the namespace of task `number`: younger ones have larger ids.
     pub fn namespace_id(&self, number: usize) -> Option<u64> {
         let process = self.processes.get(number)?.as_ref()?;

@@ -110,7 +110,8 @@ pub fn rename_if<E: From<FsError>>(
         match &target {
             None if to.directory.is_removed() => return Err(FsError::NotFound.into()),
             None => {}
-            Some(target) if Arc::ptr_eq(target, &moved) => return Ok(None),
+            // Two names of one file: nothing is to be done.
+            Some(target) if Arc::ptr_eq(target.inode(), moved.inode()) => return Ok(None),
             Some(target) => match (moved.is_dir(), target.is_dir()) {
                 (true, false) => return Err(FsError::NotDirectory.into()),
                 (false, true) => return Err(FsError::IsDirectory.into()),
@@ -210,7 +211,14 @@ pub fn exchange<E: From<FsError>>(
     loop {
         let first = one.get()?.ok_or(FsError::NotFound)?;
         let second = two.get()?.ok_or(FsError::NotFound)?;
-        if Arc::ptr_eq(&first, &second) {
+        if between {
+            let guard = pin();
+            let _nobody_moves = super_block.rename.lock();
+            if first.is_ancestor_of(two.directory, &guard) || second.is_ancestor_of(one.directory, &guard) {
+                return Err(FsError::IntoItself.into());
+            }
+        }
+        if Arc::ptr_eq(first.inode(), second.inode()) {
             return Ok(());
         }
         may(&first, Some(&second))?;

@@ -51,15 +51,25 @@ impl Generator {
                 let points: Vec<_> = others.map(|line| String::from_utf8_lossy(&line.mountpoint)).collect();
                 let place = points.choose(paths.rng).filter(|_| paths.rng.random_bool(0.4));
                 let place = place.map_or_else(|| paths.any(), |place| place.to_string());
-                match paths.rng.random_range(0..5) {
-                    0..2 => format!("rename {} {place}", paths.any()),
+                match paths.rng.random_range(0..10) {
+                    0 => format!("rename --exchange {} {place}", paths.any()),
+                    1..4 => format!("rename {} {place}", paths.any()),
                     _ => format!("rmdir {place}"),
                 }
             }
             76..78 => format!("touch {}/f", paths.any()),
-            78..80 => format!("unlink {}/f", paths.any()),
+            78..80 => {
+                let name = if paths.rng.random_bool(0.7) { "f" } else { "g" };
+                format!("unlink {}/{name}", paths.any())
+            }
             80..86 => format!("rename {} {}/moved", paths.any(), paths.any()),
-            86..88 => format!("symlink {} {}/link", paths.any(), paths.any()),
+            86..87 => format!("symlink {} {}/link", paths.any(), paths.any()),
+            87..88 => {
+                // As long as one of its names is left, a file is not gone.
+                let (from, to) = (paths.any(), paths.any());
+                let to = if paths.rng.random_bool(0.7) { format!("{from}/g") } else { to };
+                format!("link {from}/f {to}")
+            }
             88..91 if all_are_plain(views) => format!("ls {}", paths.any()),
             91..93 => {
                 let resolve = ["no-xdev", "beneath", "in-root", "no-symlinks"];

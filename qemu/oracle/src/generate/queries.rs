@@ -8,8 +8,15 @@ use super::names::Kind;
 use super::paths::Paths;
 
 impl Generator {
-    /// A question, of the caller's namespace or of another.
-    pub(super) fn query(&mut self, task: usize, paths: &mut Paths<'_>, others: &[usize]) -> String {
+    /// A question, of the caller's namespace or of another; `sees_all`: the caller may ask for all namespaces of the
+    /// machine.
+    pub(super) fn query(
+        &mut self,
+        task: usize,
+        paths: &mut Paths<'_>,
+        others: &[usize],
+        sees_all: bool,
+    ) -> String {
         let names = &mut self.tasks[task];
         let mount = match names.any(paths.rng, &[Kind::Mount]) {
             Some(name) if paths.rng.random_bool(0.4) => format!("%{name}"),
@@ -42,8 +49,16 @@ impl Generator {
                     format!("@{file} = open @proc:{{t{other}}}/ns/mnt")
                 }
             },
-            80..84 => format!("statmount {ns}--mask root,point,type,source,supported --size 540 {mount}"),
-            84..88 => format!("statfs {}", paths.any()),
+            80..84 => format!("statmount {ns}--mask root,point,type,source --size 530 {mount}"),
+            84..87 => format!("statfs {}", paths.any()),
+            87 => {
+                // Of something else there is no next one.
+                let kinds = [Kind::Users, Kind::File, Kind::Tree, Kind::Context, Kind::Listing];
+                match names.any(paths.rng, &kinds) {
+                    Some(name) => format!("ioctl @{name} NS_MNT_GET_NEXT"),
+                    None => format!("statfs {}", paths.any()),
+                }
+            }
             _ => match names.any(paths.rng, &[Kind::Namespace]) {
                 Some(name) => {
                     const WHAT: [&str; 4] =
@@ -51,6 +66,12 @@ impl Generator {
                     match paths.rng.random_range(0..8) {
                         0..3 => format!("%{} = ioctl @{name} NS_GET_MNTNS_ID", names.add(Kind::NamespaceId)),
                         3 => format!("@{} = ioctl @{name} NS_GET_USERNS", names.add(Kind::Users)),
+                        // Who may ask would meet namespaces of other programs here, and keep them from ending.
+                        4 if !sees_all => {
+                            let next = ["NS_MNT_GET_NEXT NULL", "NS_MNT_GET_PREV"];
+                            let next = next.choose(paths.rng).copied().unwrap_or(next[0]);
+                            format!("@{} = ioctl @{name} {next}", names.add(Kind::Namespace))
+                        }
                         _ => format!("ioctl @{name} {}", WHAT.choose(paths.rng).copied().unwrap_or(WHAT[0])),
                     }
                 }

@@ -30,15 +30,18 @@ impl Generator {
         };
         match paths.rng.random_range(0..100) {
             0..24 if room => "unshare --mount".to_owned(),
-            24..34 if room => "unshare --user --mount --map-root-user".to_owned(),
+            24..32 if room => "unshare --user --mount --map-root-user".to_owned(),
+            32..34 if room => "unshare --user --mount".to_owned(),
             34..36 => {
-                let how = ["unshare --user --map-root-user", "unshare --fs", "unshare --flags 1"];
+                let how =
+                    ["unshare --user --map-root-user", "unshare --user", "unshare --fs", "unshare --flags 1"];
                 how.choose(paths.rng).copied().unwrap_or("unshare --fs").to_owned()
             }
             36..68 if self.tasks.len() < self.limits.tasks => {
                 let how = match paths.rng.random_range(0..10) {
                     0 if room => "--mount ",
-                    1 if room => "--user --mount --map-root-user ",
+                    1 if room && paths.rng.random_bool(0.8) => "--user --mount --map-root-user ",
+                    1 if room => "--user --mount ",
                     2 => "--fs ",
                     _ => "",
                 };

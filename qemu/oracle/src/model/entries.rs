@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use linux_raw_sys::{errno, general as abi};
 use mnt_table::walk::{How, Last, Resolve, walk_how};
-use mnt_table::{Dentry, PathRef, pin};
+use mnt_table::{Dentry, PathRef, SuperBlock, pin};
 use syscalls::Errno;
 use syscalls::entry::detach_elsewhere;
-use tmpfs::{FsError, Removed, TmpDentry, rename};
+use syscalls::ids::Kind;
+use tmpfs::{FsError, Removed, TmpDentry, exchange, rename};
 
 use super::files::{Answer, Failure, write};
 use super::kernel::Call;
@@ -86,8 +87,21 @@ impl Call<'_> {
             return Err(Errno::ENOENT.into());
         }
         let _writing = write(&entry.at.mount)?;
+        self.may_own(&entry)?;
         make(&entry.at.dentry, &entry.name)?;
         Ok(0)
+    }
+
+    /// Whether the file system has numbers for the caller's ids: what the caller makes belongs to them.
+    pub(super) fn may_own(&self, entry: &Entry) -> Result<(), Failure> {
+        let who = self.process.task.credentials();
+        let owner = entry.at.dentry.super_block().user_ns();
+        let stored = |kind: Kind, id: u32| match entry.at.mount.idmap() {
+            None => kind.seen_by(&owner, id),
+            Some(map) => kind.seen_by(&map, id).and_then(|id| kind.absolute(&owner, id)),
+        };
+        let has_numbers = stored(Kind::Users, who.fsuid).and(stored(Kind::Groups, who.fsgid)).is_some();
+        if has_numbers { Ok(()) } else { Err(Failure(errno::EOVERFLOW)) }
     }
 
     /// What the kernel shows in proc and sysfs is for nobody to change; there a name that is missing cannot even be looked
@@ -162,18 +176,15 @@ impl Call<'_> {
         let _writing = write(&from.at.mount)?;
         self.may_change(&from)?;
         let own = self.process.task.namespace();
-        let there = to.at.dentry.lookup(&to.name, &pin()).map(Arc::clone);
-        if flags & abi::RENAME_NOREPLACE != 0 && there.is_ok() {
+        let is_there = to.at.dentry.lookup(&to.name, &pin()).is_ok();
+        if flags & abi::RENAME_NOREPLACE != 0 && is_there {
             return Err(Errno::EEXIST.into());
         }
         if flags & abi::RENAME_EXCHANGE != 0 {
-            // The file system cannot; but what is mounted on comes first.
-            let there = there.map_err(|_| Errno::ENOENT)?;
-            let here =
-                from.at.dentry.lookup(&from.name, &pin()).map(Arc::clone).map_err(|_| Errno::ENOENT)?;
-            let locks = mnt_table::WriteSet::one(&own);
-            let busy = [&here, &there].iter().any(|dentry| locks.mounts_on(&own, dentry).next().is_some());
-            return Err(if busy { Errno::EBUSY.into() } else { Errno::EINVAL.into() });
+            exchange((&from.at.dentry, &from.name), (&to.at.dentry, &to.name), &own, |_, _| {
+                Ok::<(), FsError>(())
+            })?;
+            return Ok(0);
         }
         if let Some(removed) = rename((&from.at.dentry, &from.name), (&to.at.dentry, &to.name), &own)? {
             self.removed(&removed)?;
@@ -181,17 +192,31 @@ impl Call<'_> {
         Ok(0)
     }
 
-    /// linkat(2): the file system has no hard links, but what is checked before that is checked here.
+    /// linkat(2), which does not follow a link here.
     pub(super) fn link(&self, dfd: i32, from: usize, to_dfd: i32, to: usize) -> Answer {
         let path = self.text(from)?;
         let from = self.find(dfd, &path, Last::NoFollow, Resolve::empty())?;
-        let to = self.entry(to_dfd, to)?;
+        let to = match self.entry(to_dfd, to) {
+            // `.`, `..` and `/` are there.
+            Err(Failure(errno::EBUSY)) => return Err(Errno::EEXIST.into()),
+            to => to?,
+        };
         if to.at.dentry.lookup(&to.name, &pin()).is_ok() {
             return Err(Errno::EEXIST.into());
         }
+        if to.slash {
+            return Err(Errno::ENOENT.into());
+        }
+        self.may_change(&to)?;
+        if to.at.dentry.is_removed() {
+            return Err(Errno::ENOENT.into());
+        }
+        let _writing = write(&to.at.mount)?;
         if !Arc::ptr_eq(&from.mount.to_arc(), &to.at.mount.to_arc()) {
             return Err(Errno::EXDEV.into());
         }
-        Err(Errno::EPERM.into())
+        self.may_own(&to)?;
+        to.at.dentry.link(&to.name, &from.dentry)?;
+        Ok(0)
     }
 }

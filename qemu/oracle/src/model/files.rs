@@ -177,7 +177,11 @@ impl Call<'_> {
             Err(Failure(errno::ENOENT)) if has(abi::O_CREAT) && !path.is_empty() => {
                 let entry = self.entry(dfd, addr)?;
                 self.may_change(&entry)?;
+                if entry.at.dentry.is_removed() {
+                    return Err(Errno::ENOENT.into());
+                }
                 let _writing = write(&entry.at.mount)?;
+                self.may_own(&entry)?;
                 let dentry = entry.at.dentry.create(&entry.name)?;
                 PathRef { mount: entry.at.mount, dentry }
             }

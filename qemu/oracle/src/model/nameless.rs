@@ -79,9 +79,12 @@ impl Model {
 impl World {
     /// Those of `used` that have no name keep their file systems writable, and what was found before does no more.
     fn set_nameless(&self, used: &[Arc<TmpDentry>]) {
-        // Entries that the kernel takes away had no name to begin with.
-        let nameless =
-            used.iter().filter(|dentry| dentry.is_removed() && dentry.super_block().fs_type() != b"proc");
+        // Entries that the kernel takes away had no name to begin with; other names of a file are names of it.
+        let is_nameless = |dentry: &&Arc<TmpDentry>| {
+            let is_kernels = dentry.super_block().fs_type() == b"proc";
+            dentry.is_removed() && dentry.inode().names() == 0 && !is_kernels
+        };
+        let nameless = used.iter().filter(is_nameless);
         let nameless: Vec<_> = nameless.map(|dentry| Arc::clone(dentry.super_block())).collect();
         nameless.iter().for_each(|super_block| super_block.get_nameless());
         let before = std::mem::replace(&mut *self.nameless.lock().expect("no panic"), nameless);

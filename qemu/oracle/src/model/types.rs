@@ -39,6 +39,9 @@ pub(super) struct Type {
     single: Option<Mutex<Weak<TmpDentry>>>,
 }
 
+/// The type of the files of namespaces, which nobody can ask for by its name.
+const NSFS: &str = "nsfs";
+
 /// The parameters of tmpfs.
 const TMPFS: [&[u8]; 9] =
     [b"size", b"mode", b"uid", b"gid", b"nr_blocks", b"nr_inodes", b"huge", b"inode32", b"inode64"];
@@ -55,16 +58,16 @@ impl Types {
             let single = (name == "sysfs").then(|| Mutex::new(Weak::new()));
             Arc::new(Type { name, instances: Arc::clone(&instances), single })
         };
-        Types { all: ["tmpfs", "ramfs", "proc", "sysfs", "nsfs"].map(new).to_vec(), instances }
+        Types { all: ["tmpfs", "ramfs", "proc", "sysfs", "pipefs", NSFS].map(new).to_vec(), instances }
     }
 
     pub(super) fn instances(&self) -> &Arc<Instances> {
         &self.instances
     }
 
-    /// The type called `name`.
+    /// The registered type called `name`.
     pub(super) fn find(&self, name: &[u8]) -> Option<TypeRef<TmpDentry>> {
-        let found = self.all.iter().find(|found| found.name.as_bytes() == name)?;
+        let found = self.all.iter().find(|found| found.name.as_bytes() == name && found.name != NSFS)?;
         Some(Arc::clone(found) as TypeRef<TmpDentry>)
     }
 }
@@ -106,7 +109,7 @@ impl FileSystemType<TmpDentry> for Type {
         match self.name {
             "tmpfs" => TypeFlags::USER_NS | TypeFlags::ID_MAPS,
             "ramfs" => TypeFlags::USER_NS,
-            "nsfs" => TypeFlags::INTERNAL,
+            "pipefs" | NSFS => TypeFlags::INTERNAL,
             _ => TypeFlags::USER_NS | TypeFlags::EXPOSES_KERNEL,
         }
     }
