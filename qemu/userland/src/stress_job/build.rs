@@ -273,14 +273,15 @@ impl Builder<'_> {
             }
         }
         let (root, root_is) = match root_of(plan) {
-            Some((index, root_is)) => (mounts.swap_remove(index), root_is),
+            Some((index, root_is)) => (mounts[index].try_clone()?, root_is),
             None => (root, place::Root::Directory),
         };
         let namespace = namespace(self.proc)?;
         move_into_link_name_space(self.home.as_fd(), Some(LinkNameSpaceType::Mount))
             .context("cannot go back")?;
         let name = records.name.clone();
-        Ok(Place { name, namespace, root, root_is, marks: Vec::new(), arenas: Vec::new(), lines: Vec::new() })
+        let (marks, arenas, lines) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Place { name, namespace, root, root_is, marks, arenas, lines, mounts })
     }
 
     /// A detached mount as a line describes it, private.

@@ -59,6 +59,8 @@ pub(crate) struct Place {
     pub(crate) arenas: Vec<Arena>,
     /// Its mounts at the start.
     pub(crate) lines: Vec<MountInfo>,
+    /// A descriptor of each: some are under others, where no path leads.
+    pub(crate) mounts: Vec<OwnedFd>,
 }
 
 impl Place {
