@@ -41,7 +41,7 @@ const BOOTS: [Boot; 12] = [
     Boot { image: "no-program", words: &[], status: 2, says: "/init cannot be run: ENOEXEC" },
     Boot { image: "plain", words: &["--cpus", "65"], status: 2, says: "65 is not in 1..=64" },
     Boot { image: "plain", words: &["--append", "init=/bin/busybox -- true"], status: 3, says: "panic" },
-    Boot { image: "plain", words: &["--append", "init=/bin/sh job=panic"], status: 3, says: "panic" },
+    Boot { image: "no-program", words: &["--append", "job=panic"], status: 3, says: "panic" },
     Boot {
         image: "plain",
         words: &["--append", "init=/bin/busybox -- sleep 1000", "--timeout", "5"],
