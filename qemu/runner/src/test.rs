@@ -130,6 +130,7 @@ fn steps() -> Result<Vec<Step>> {
         ("case files on Debian's Linux", "user cases --kernel linux"),
         ("oracle: one seed on the kernel and on Linux", "user oracle --seed 1 --ops 2000"),
         ("a container by busybox and util-linux", "user container"),
+        ("images that boot, and exit statuses", "user boots"),
         ("system calls at random", "user fuzz --seed 1 --seconds 20"),
         ("from the entry to user space", "user measure --limit 100000000"),
     ] {
@@ -189,6 +190,7 @@ mod tests {
             "user cases --kernel linux",
             "user oracle",
             "user container",
+            "user boots",
             "user fuzz",
             "user measure",
             "run --level kernel --cpus 4 --seconds 10 --tree host",

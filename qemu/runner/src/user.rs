@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
+mod boots;
 mod cases;
 mod container;
 mod fuzz;
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Job {
+    Boots(boots::Args),
     Cases(cases::Args),
     Oracle(trace::Args),
     Container(container::Args),
@@ -44,6 +46,7 @@ enum Kernel {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let passed = match &args.job {
+        Job::Boots(args) => boots::run(args)?,
         Job::Cases(args) => cases::run(args)?,
         Job::Oracle(args) => trace::run(args)?,
         Job::Container(args) => container::run(args)?,

@@ -10,7 +10,9 @@
 //!    of such a mount's subtree. Their namespace is made by unshare(2); a hidden file system becomes its root. They are
 //!    attached parents first, and of one parent the deepest first, so that no path leads into a child. All are private then.
 //! 4. Each mount takes the group of its seed with `MOVE_MOUNT_SET_GROUP`.
-//! 5. Readers of the namespace stand in a directory of the hidden file system, or what is mounted on it.
+//! 5. Readers of the namespace have the root that its lines were read from: the root of the one mount that hangs outside
+//!    the list, whatever is mounted over it. If there are several, or it is not at `/`, that is the directory of the hidden
+//!    file system that they hang on.
 
 use std::collections::HashMap;
 use std::fs;
@@ -32,7 +34,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 use stress::forest::{Forest, MountPlan, NamespacePlan, Parent, Plan, Root};
 use syscalls::mountinfo::{MountInfo, OptionFlags};
 
-use super::place::{Arena, Mark, Place, find, mountinfo, name_of};
+use super::place::{self, Arena, Mark, Place, find, mountinfo, name_of};
 use crate::sys::mount_setattr;
 
 /// The type of file systems that show what they are told.
@@ -270,13 +272,16 @@ impl Builder<'_> {
                     .with_context(|| format!("cannot remove {}", path.escape_ascii()))?;
             }
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = open("/reader", flags, Mode::empty()).context("cannot open the root")?;
+        let (root, root_is) = match root_of(plan) {
+            Some((index, root_is)) => (mounts[index].try_clone()?, root_is),
+            None => (root, place::Root::Directory),
+        };
         let namespace = namespace(self.proc)?;
         move_into_link_name_space(self.home.as_fd(), Some(LinkNameSpaceType::Mount))
             .context("cannot go back")?;
         let name = records.name.clone();
-        Ok(Place { name, namespace, root, marks: Vec::new(), arenas: Vec::new(), lines: Vec::new() })
+        let (marks, arenas, lines) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Place { name, namespace, root, root_is, marks, arenas, lines, mounts })
     }
 
     /// A detached mount as a line describes it, private.
@@ -336,6 +341,19 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+/// The mount whose root is that of a namespace's readers, if it is one's.
+fn root_of(plan: &NamespacePlan) -> Option<(usize, place::Root)> {
+    let is_top = |mount: &MountPlan| matches!(mount.parent, Parent::Own | Parent::Outside);
+    let mut tops = plan.mounts.iter().zip(0..).filter(|(mount, _)| is_top(mount));
+    let (_, index) = tops.next().filter(|(mount, _)| mount.at == b"/")?;
+    if tops.next().is_some() {
+        return None;
+    }
+    let covers = |mount: &MountPlan| mount.parent == Parent::Listed(index) && mount.at == b"/";
+    let root_is = if plan.mounts.iter().any(covers) { place::Root::Covered } else { place::Root::Open };
+    Some((index, root_is))
 }
 
 /// Attributes to set and to clear for the options of a line.
@@ -405,6 +423,5 @@ fn look(place: &mut Place, plan: &NamespacePlan, proc: &OwnedFd) -> Result<()> {
         let name = name_of(&fd, proc).with_context(|| format!("the name of {}", path.display()))?;
         place.marks.push(Mark { path, name, found, above });
     }
-    anyhow::ensure!(!place.arenas.is_empty(), "{}: no mount can be written", place.name);
     Ok(())
 }

@@ -13,7 +13,7 @@
 //!    of the round all have ended, with all that they started, and the kernel checks its invariants.
 //! 3. What workers left is unmounted, the mounts must be what they were, and the process ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rustix::fs::CWD;
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, chdir, fchdir, setrlimit};
 use stress::forest::Forest;
 use stress::protocol::{Message, Outcome, Progress};
+use syscalls::mountinfo::MountInfo;
 
 use crate::{debug_call, sys};
 use build::World;
@@ -264,29 +266,52 @@ fn progress(began: u64, shared: &Shared) {
 /// Unmounts what workers left.
 fn take_down(world: &World, place: &place::Place, shared: &Shared) -> Result<()> {
     place.enter()?;
-    let original: HashSet<u32> = place.lines.iter().map(|line| line.id).collect();
+    let original: HashMap<u32, usize> = place.lines.iter().map(|line| line.id).zip(0..).collect();
     loop {
         let lines = mountinfo(&world.proc)?;
-        let mut left = 0;
+        let left: Vec<_> = lines.iter().rev().filter(|line| !original.contains_key(&line.id)).collect();
+        if left.is_empty() {
+            break;
+        }
         let mut gone = 0;
-        for line in lines.iter().rev().filter(|line| !original.contains(&line.id)) {
-            left += 1;
-            let path = Path::new(std::ffi::OsStr::from_bytes(&line.mountpoint));
-            let is_there =
-                place::find(rustix::fs::CWD, path).is_ok_and(|(_, found)| found.mount == u64::from(line.id));
-            if is_there && unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {
+        for line in &left {
+            // From the mount of the forest that it is on, which may be under others: propagation finds those too.
+            let Some((from, path)) = way_to(line, &lines, &original) else { continue };
+            fchdir(&place.mounts[from])?;
+            let leads_there = |(_, found): (_, place::Found)| found.mount == u64::from(line.id);
+            if place::find(CWD, path).is_ok_and(leads_there)
+                && unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok()
+            {
                 gone += 1;
             }
         }
-        if left == 0 {
-            break;
-        }
         if gone == 0 {
-            shared.violation(&format!("{}: {left} mounts cannot be unmounted", place.name));
+            shared.violation(&format!("{}: these cannot be unmounted", place.name));
+            left.iter().for_each(|line| println!("  {line}"));
             break;
         }
     }
+    chdir("/")?;
     world.leave()
+}
+
+/// Which mount of the forest `line` is on, and the path from there.
+fn way_to<'a>(
+    line: &'a MountInfo,
+    lines: &[MountInfo],
+    original: &HashMap<u32, usize>,
+) -> Option<(usize, &'a Path)> {
+    let mut at = line;
+    // No chain is longer than the list.
+    for _ in 0..lines.len() {
+        at = lines.iter().find(|other| other.id == at.parent)?;
+        if let Some(index) = original.get(&at.id) {
+            let path = line.mountpoint.strip_prefix(&at.mountpoint[..])?;
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            return Some((*index, Path::new(std::ffi::OsStr::from_bytes(path))));
+        }
+    }
+    None
 }
 
 /// What there is to say at the end.

@@ -2,20 +2,24 @@
 //! are executed there, threads that look while the process changes.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, mount_change, move_mount,
+    unmount,
 };
-use rustix::process::{chdir, pivot_root};
+use rustix::process::{chdir, fchdir, pivot_root};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::build::World;
-use super::place::{Place, mountinfo};
+use super::place::{Place, Root, find, mountinfo};
 use super::reader::{self, TAG, TAG_TEXT, tag};
 use super::shared::{Shared, add};
 use super::writer;
@@ -24,8 +28,12 @@ use crate::sys;
 /// Changes in a copy.
 const CHANGES: usize = 12;
 
-/// Runs one such process to its end.
+/// Runs one such process to its end. There is none where the root is no mount's, from which nobody pivots, or where
+/// nothing can be mounted.
 pub(crate) fn run(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) {
+    if place.root_is == Root::Directory || place.arenas.is_empty() {
+        return;
+    }
     let seed = rng.random();
     let body = || {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -54,12 +62,37 @@ fn copy(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) -> Re
         }
         return Ok(());
     }
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .context("cannot receive only")?;
+    let mut reach = Reach { receives: rng.random(), shares: false };
+    let kind =
+        if reach.receives { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+    mount_change("/", kind | MountPropagationFlags::REC).context("cannot stop sharing")?;
     if rng.random_ratio(1, 3) {
         threads(world, place, rng, shared);
+        reach.shares = true;
     }
-    pivot(world, place, rng, shared)
+    pivot(world, place, reach, rng, shared)
+}
+
+/// What can come between a pivot and its success.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// What others do in the original arrives in the copy. An umount there takes away whatever is in the same place here.
+    receives: bool,
+    /// Some mounts of the copy may be shared, and nothing pivots on those.
+    shares: bool,
+}
+
+impl Reach {
+    /// Whether a pivot may fail like that, with a new root that is mounted afterwards or not.
+    ///
+    /// A new root that was taken away is ENOENT to Linux since 6.17, and EINVAL to those before.
+    fn explains(self, error: Errno, is_mounted: bool) -> bool {
+        match error {
+            Errno::NOENT => self.receives && !is_mounted,
+            Errno::INVAL => self.shares || self.receives && !is_mounted,
+            _ => false,
+        }
+    }
 }
 
 /// Threads that look up, beside changes in a namespace of their own.
@@ -88,7 +121,7 @@ fn look_up(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) {
     use rand::seq::IndexedRandom;
     for _ in 0..16 {
         let Some(mark) = place.marks.choose(rng) else { return };
-        let result = super::place::find(rustix::fs::CWD, &mark.path);
+        let result = find(CWD, &mark.path);
         match result {
             Ok((fd, found)) => {
                 if found.file != mark.found.file {
@@ -106,30 +139,33 @@ fn look_up(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) {
 }
 
 /// Pivots into a fresh file system, checks that nothing else is there, and runs a program in it.
-fn pivot(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) -> Result<()> {
+fn pivot(world: &World, place: &Place, reach: Reach, rng: &mut SmallRng, shared: &Shared) -> Result<()> {
     let arena = &place.arenas[rng.random_range(0..place.arenas.len())].path;
-    // What others do arrives here too, so that the arena may go at any moment.
-    let ready = || -> Result<()> {
-        mount("root", arena, "tmpfs", MountFlags::empty(), None)?;
-        chdir(arena)?;
-        Ok(())
-    };
-    if ready().is_err() {
-        return Ok(());
-    }
+    // Ready before it is attached: from then on others may take it away.
+    let root = fresh_root().context("cannot make a root")?;
+    fchdir(&root)?;
     fs::write(TAG, format!("{TAG_TEXT}{}\n", std::process::id()))?;
     fs::create_dir("old")?;
+    if let Err(error) = move_mount(&root, "", CWD, arena, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
+        ensure!(error == Errno::NOSPC, "cannot attach a root: {error}");
+        return Ok(());
+    }
     if let Err(error) = pivot_root(".", "old") {
-        // Covered, moved or taken away by somebody whose changes arrive here.
+        let id = find(CWD, ".")?.1.mount;
+        let is_mounted = mountinfo(&world.proc)?.iter().any(|line| u64::from(line.id) == id);
         ensure!(
-            [rustix::io::Errno::INVAL, rustix::io::Errno::BUSY].contains(&error),
-            "cannot pivot: {error}"
+            reach.explains(error, is_mounted),
+            "cannot pivot ({reach:?}, mounted: {is_mounted}): {error}"
         );
         return Ok(());
     }
     add(&shared.pivots, 1);
     chdir("/")?;
-    ensure!(Path::new("/old").join(relative(&place.marks[0].path)).exists(), "the old root is not there");
+    ensure!(find(CWD, "/old")?.1.mount != find(CWD, "/")?.1.mount, "the old root is not there");
+    if place.root_is == Root::Open {
+        let mark = Path::new("/old").join(relative(&place.marks[0].path));
+        ensure!(mark.exists(), "there is no {}", mark.display());
+    }
     if rng.random() {
         mount_bind_recursive("/old", "/old").context("cannot bind the old root")?;
     }
@@ -142,6 +178,14 @@ fn pivot(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) -> R
         anyhow::bail!("cannot execute: {error}");
     }
     Ok(())
+}
+
+/// A detached mount of a fresh file system.
+fn fresh_root() -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "root")?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 fn relative(path: &Path) -> &Path {

@@ -38,15 +38,29 @@ pub(crate) struct Arena {
     pub(crate) path: PathBuf,
 }
 
+/// What the root directory of a namespace's readers is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// The root of a mount that nothing is mounted over.
+    Open,
+    /// The root of a mount under others: what they show is not to be reached from it.
+    Covered,
+    /// A directory of a mount that is not listed.
+    Directory,
+}
+
 /// A namespace, as a reader with its root directory sees it.
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) namespace: OwnedFd,
     pub(crate) root: OwnedFd,
+    pub(crate) root_is: Root,
     pub(crate) marks: Vec<Mark>,
     pub(crate) arenas: Vec<Arena>,
     /// Its mounts at the start.
     pub(crate) lines: Vec<MountInfo>,
+    /// A descriptor of each: some are under others, where no path leads.
+    pub(crate) mounts: Vec<OwnedFd>,
 }
 
 impl Place {
