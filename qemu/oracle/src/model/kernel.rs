@@ -15,7 +15,7 @@ use super::memory::Memory;
 use super::nsfs::{NamespaceFile, Nsfs};
 use super::open::Open;
 use super::proc::thing;
-use super::types::Types;
+use super::types::{NSFS, Types};
 
 /// What all tasks share.
 pub(super) struct World {
@@ -90,7 +90,7 @@ impl Call<'_> {
 
 impl FileSystems<TmpDentry> for World {
     fn file_system(&self, name: &[u8]) -> Option<TypeRef<TmpDentry>> {
-        self.types.find(name)
+        self.types.find(name).filter(|_| name != NSFS.as_bytes())
     }
 
     fn type_of(&self, root: &Arc<TmpDentry>) -> TypeRef<TmpDentry> {

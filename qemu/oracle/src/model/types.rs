@@ -39,8 +39,8 @@ pub(super) struct Type {
     single: Option<Mutex<Weak<TmpDentry>>>,
 }
 
-/// The type of the files of namespaces, which nobody can ask for by its name.
-const NSFS: &str = "nsfs";
+/// The type of the files of namespaces, which nobody can ask for.
+pub(super) const NSFS: &str = "nsfs";
 
 /// The parameters of tmpfs.
 const TMPFS: [&[u8]; 9] =
@@ -65,9 +65,9 @@ impl Types {
         &self.instances
     }
 
-    /// The registered type called `name`.
+    /// The type called `name`.
     pub(super) fn find(&self, name: &[u8]) -> Option<TypeRef<TmpDentry>> {
-        let found = self.all.iter().find(|found| found.name.as_bytes() == name && found.name != NSFS)?;
+        let found = self.all.iter().find(|found| found.name.as_bytes() == name)?;
         Some(Arc::clone(found) as TypeRef<TmpDentry>)
     }
 }

@@ -4,7 +4,7 @@
 //! it is around.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::{Dentry, SuperBlockRef};
@@ -43,6 +43,8 @@ pub(crate) struct Process {
     pub(crate) task: Task<TmpDentry>,
     memory: Mutex<Memory>,
     files: Mutex<Vec<Option<Arc<File<TmpDentry>>>>>,
+    /// Whether others may run in the middle of its calls, also where there is but one processor for all.
+    pub(crate) gives_way: AtomicBool,
 }
 
 struct Memory {
@@ -88,7 +90,7 @@ impl Process {
     pub(crate) fn new(machine: &Arc<Machine>, task: Task<TmpDentry>) -> Self {
         let memory = Mutex::new(Memory { bytes: vec![0; SIZE], used: 0 });
         let files = Mutex::new(Vec::with_capacity(FILES_MAX));
-        Process { machine: Arc::clone(machine), task, memory, files }
+        Process { machine: Arc::clone(machine), task, memory, files, gives_way: AtomicBool::new(false) }
     }
 
     /// fork(2), without descriptors.
@@ -267,6 +269,10 @@ impl Show<TmpDentry> for Process {
 
 impl UserMemory for Process {
     fn read(&self, addr: usize, to: &mut [u8]) -> usize {
+        // Relaxed: a hint.
+        if self.gives_way.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
         let memory = self.memory.lock();
         let from = addr.checked_sub(BASE).and_then(|at| memory.bytes.get(at..)).unwrap_or_default();
         let count = from.len().min(to.len());

@@ -171,6 +171,7 @@ impl Start {
 /// Runs `program`, a thread for each task.
 pub(crate) fn record(program: &Program) -> History {
     let world = World::new(&program.setup);
+    world.give_way();
     let (clock, start) = (AtomicU64::new(0), Start::of(program.threads.len()));
     let now = || clock.fetch_add(1, Ordering::SeqCst);
     let threads: Vec<Vec<Event>> = thread::scope(|scope| {

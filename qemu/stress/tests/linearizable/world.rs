@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::fsconfig_command as config;
@@ -103,6 +104,12 @@ impl World {
         world
     }
 
+    /// Calls run into each other from here on, however busy the machine is.
+    pub(crate) fn give_way(&self) {
+        // Relaxed: threads are made later.
+        self.processes.iter().for_each(|process| process.gives_way.store(true, Ordering::Relaxed));
+    }
+
     /// Makes a call.
     pub(crate) fn run(&self, number: usize, call: &Call) -> Answer {
         let process = &self.processes[number];
@@ -163,7 +170,7 @@ impl World {
                 let ids = process.put(&[0; 800]);
                 process.call(abi::__NR_listmount, &[all, ids, 100, 0])
             }
-            Call::List => return Answer::Lines(Names::default().lines(process)),
+            Call::List => return Answer::Lines(Names::default().listing(process)),
             Call::Lookup(path) => return Self::look_up(process, path, None),
             Call::LookupAt(fd, path) => {
                 let Ok(file) = process.file(*fd as i32) else {
@@ -251,7 +258,18 @@ impl Names {
         *self.groups.entry(number).or_insert(next)
     }
 
-    /// What a process sees.
+    /// What one read of mountinfo shows at one moment. Whether a file system can be written is no matter of the namespace:
+    /// each line says it of its own moment, as on Linux.
+    fn listing(&mut self, process: &Process) -> Vec<String> {
+        let mut lines = mountinfo(&process.task, process).expect("memory");
+        for line in &mut lines {
+            self.rename(line);
+            line.super_options.clear();
+        }
+        lines.iter().map(ToString::to_string).collect()
+    }
+
+    /// All that a process sees, when nobody changes it.
     fn lines(&mut self, process: &Process) -> Vec<String> {
         let mut lines = mountinfo(&process.task, process).expect("memory");
         lines.iter_mut().for_each(|line| self.rename(line));
