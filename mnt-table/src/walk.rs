@@ -77,6 +77,15 @@ pub enum WalkError {
     NoMemory,
 }
 
+impl WalkError {
+    /// Whether a walk that fails so uses the mount where it ends, as one that arrives does (`MNT_EXPIRE`): Linux finds these
+    /// only with a reference in hand.
+    fn uses_mount(self) -> bool {
+        use WalkError::*;
+        matches!(self, NotFound | NotDirectory | NameTooLong | Denied | NoLastName)
+    }
+}
+
 impl From<NoMemory> for WalkError {
     fn from(NoMemory: NoMemory) -> Self {
         WalkError::NoMemory
@@ -395,7 +404,12 @@ fn try_walk<D: Dentry, R>(
         }
         Err(Stop::Magic(link, rest)) => Outcome::Done(Ok(Leap::Magic(link, rest, walker.links))),
         Err(Stop::Ask(directory, name)) => Outcome::Done(Ok(Leap::Ask(directory, name))),
-        Err(Stop::Failed(error)) => Outcome::Done(Err(error)),
+        Err(Stop::Failed(error)) => {
+            if error.uses_mount() {
+                walker.mount.note_use();
+            }
+            Outcome::Done(Err(error))
+        }
         Err(Stop::Again) => Outcome::Again(Unkept(None)),
     }
 }

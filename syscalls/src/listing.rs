@@ -74,7 +74,9 @@ pub(crate) fn list<D: Dentry>(
             };
             tags.propagate_from = groups.of(&master)?;
         }
-        lines.try_push(line(locks, mount, root, tags, show, &guard)?)?;
+        if let Some(mountpoint) = path_from(locks, mount, root, &guard)? {
+            lines.try_push(line(locks, mount, mountpoint, tags, show, &guard)?)?;
+        }
     }
     Ok(lines)
 }
@@ -114,7 +116,7 @@ pub(crate) fn dominating<D: Dentry>(
 fn line<D: Dentry>(
     locks: &WriteSet<D>,
     mount: &Arc<Mount<D>>,
-    root: &Position<D>,
+    mountpoint: Vec<u8>,
     tags: PropagationTags,
     show: &(impl Show<D> + ?Sized),
     guard: &Guard,
@@ -128,7 +130,7 @@ fn line<D: Dentry>(
         major,
         minor,
         root: root_name(mount, show, guard)?,
-        mountpoint: path_from(locks, mount, root, guard)?,
+        mountpoint,
         options: MountOptions::new(options),
         tags,
         fs_type: shown(|| show.fs_type(mount.root()))?,

@@ -18,7 +18,7 @@ use crate::Errno;
 /// `ENOMEM`.
 pub(crate) fn root_path<D: Dentry>(dentry: &Arc<D>, guard: &Guard) -> Result<Vec<u8>, NoMemory> {
     let mut climbed = Vec::new();
-    climb(dentry, None, &mut climbed, guard)?;
+    let _to_the_top = climb(dentry, None, &mut climbed, guard)?;
     let mut path = turn(climbed)?;
     if dentry.is_removed() {
         path.try_extend(b"//deleted".iter().copied())?;
@@ -26,7 +26,8 @@ pub(crate) fn root_path<D: Dentry>(dentry: &Arc<D>, guard: &Guard) -> Result<Vec
     Ok(path)
 }
 
-/// The path from `root` to the root of `mount`, which is reachable from there.
+/// The path from `root` to the root of `mount`, which is reachable from there. None where a rename, which other namespaces'
+/// mounts do not hinder, took a mountpoint on the way out of what its mount shows.
 ///
 /// # Errors
 /// `ENOMEM`.
@@ -35,16 +36,18 @@ pub(crate) fn path_from<D: Dentry>(
     mount: &Arc<Mount<D>>,
     root: &Position<D>,
     guard: &Guard,
-) -> Result<Vec<u8>, NoMemory> {
+) -> Result<Option<Vec<u8>>, NoMemory> {
     let mut climbed = Vec::new();
     let mut at = mount;
     while !Arc::ptr_eq(at, &root.0) {
         let (Some(parent), Some(on)) = (locks.parent(at), locks.mountpoint(at)) else { break };
         let stop = if Arc::ptr_eq(parent, &root.0) { &root.1 } else { parent.root() };
-        climb(on, Some(stop), &mut climbed, guard)?;
+        if !climb(on, Some(stop), &mut climbed, guard)? {
+            return Ok(None);
+        }
         at = parent;
     }
-    turn(climbed)
+    turn(climbed).map(Some)
 }
 
 /// The path of `at` from `root`, and whether it is below it: if not, the path is from the top of its tree, or of what it was
@@ -82,20 +85,21 @@ pub fn place_path<D: Dentry>(at: &Position<D>, root: &Position<D>) -> Result<(Ve
     Ok((turn(climbed)?, reached))
 }
 
-/// Adds the path of `from` below, and without, `to` or the root of the file system, read from its end.
+/// Adds the path of `from` below, and without, `to` or the root of the file system, read from its end. Whether it is below
+/// `to`.
 fn climb<D: Dentry>(
     from: &Arc<D>,
     to: Option<&Arc<D>>,
     climbed: &mut Vec<u8>,
     guard: &Guard,
-) -> Result<(), NoMemory> {
+) -> Result<bool, NoMemory> {
     let mut at: &Arc<D> = from;
     while to.is_none_or(|to| !Arc::ptr_eq(at, to)) {
-        let Some((name, parent)) = at.parent(guard) else { break };
+        let Some((name, parent)) = at.parent(guard) else { return Ok(false) };
         climb_one(name, climbed)?;
         at = parent;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn climb_one(name: &[u8], climbed: &mut Vec<u8>) -> Result<(), NoMemory> {

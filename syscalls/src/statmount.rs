@@ -243,8 +243,9 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
             record.string(abi::STATMOUNT_MNT_ROOT, offset_of!(Fields, mnt_root), &path)?;
         }
         if wanted & abi::STATMOUNT_MNT_POINT != 0 {
-            let path = if is_visible(self.locks, mount, self.root) {
-                path_from(self.locks, mount, self.root, &guard)?
+            let visible = is_visible(self.locks, mount, self.root);
+            let path = if visible {
+                path_from(self.locks, mount, self.root, &guard)?.unwrap_or_default()
             } else {
                 Vec::new()
             };

@@ -190,8 +190,13 @@ impl Run<'_> {
 
     fn check(&mut self, namespaces: &[Arc<MntNamespace<TmpDentry>>]) {
         self.checks += 1;
-        for line in check(namespaces).violations {
+        let report = check(namespaces);
+        for line in report.violations {
             self.violation(&line);
+        }
+        // Nothing is renamed here.
+        if report.strayed != 0 {
+            self.violation(&format!("I2: {} mounts are attached above their parents' roots", report.strayed));
         }
     }
 

@@ -262,6 +262,7 @@ impl World {
             self.namespaces.iter().filter(|ns| !WriteSet::one(ns).is_dissolved(ns)).cloned().collect();
         let report = check(&alive);
         assert!(report.violations.is_empty(), "{:#?}", report.violations);
+        assert_eq!(report.strayed, 0, "mounts above their parents' roots");
     }
 
     /// Everything ends.
