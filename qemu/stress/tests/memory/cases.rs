@@ -231,6 +231,16 @@ pub(crate) fn cases() -> Vec<Case> {
             let mount = world.mount_at(0, "/b");
             (world, Box::new(move |w| umount_lazily(&w.namespaces[0], &mount)))
         }),
+        case!("lazy umount of peers on each other, and of mounts side by side, with slaves", {
+            let mut world = related();
+            world.mount(0, &["/c"]);
+            world.mount(0, &["/c/a", "/c/b"]);
+            world.bind(0, "/c/d", "/c/d");
+            world.bind(0, "/c/d", "/c/d");
+            world.copy(0, UserNs::INITIAL.child(1000).unwrap());
+            let mount = world.mount_at(0, "/c");
+            (world, Box::new(move |w| umount_lazily(&w.namespaces[0], &mount)))
+        }),
         case!("lazy umount of a tree with locked mounts in use", {
             let mut world = related_trees();
             world.lock(0, "/b/a");
