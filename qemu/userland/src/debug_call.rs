@@ -1,8 +1,11 @@
 //! The kernel's call for tests: there only if its command line says `debug_call`; see `debug_call` in the kernel.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+
+use crate::sys;
 
 /// Its number, which Linux does not use.
 const NUMBER: i64 = 1000;
@@ -12,6 +15,8 @@ const COUNTERS: u64 = 0;
 const CHECK: u64 = 1;
 /// As `COUNTERS`, after everything that was retired has been freed.
 const SETTLED: u64 = 2;
+/// Makes a mount namespace whose root is a mount of what a descriptor refers to.
+const NAMESPACE: u64 = 3;
 
 fn call(what: u64) -> Result<String> {
     let mut buffer = vec![0_u8; 1 << 16];
@@ -44,6 +49,18 @@ fn parse(text: &str) -> Result<BTreeMap<String, u64>> {
         Some((name.to_owned(), value.parse().ok()?))
     };
     text.lines().map(line).collect::<Option<_>>().context("the kernel's counters are none")
+}
+
+/// A mount namespace whose own root is a mount of what `fd` refers to.
+///
+/// # Errors
+/// The kernel has no such call, or no memory.
+pub(crate) fn namespace(fd: &OwnedFd) -> Result<OwnedFd> {
+    // SAFETY: the call takes two numbers.
+    let made = unsafe { libc::syscall(NUMBER, NAMESPACE, fd.as_raw_fd()) };
+    anyhow::ensure!(made >= 0, "cannot make a namespace: {}", sys::last_error());
+    // SAFETY: a descriptor that is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
 }
 
 /// Broken invariants of the mount table, which nobody may change meanwhile.

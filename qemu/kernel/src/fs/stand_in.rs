@@ -7,20 +7,26 @@
 //! | `type=NAME`, `device=MAJOR:MINOR`, `options=TEXT` | what listings show, settled by whoever makes the instance |
 //!
 //! A mount whose root is `/.named/HEX` shows the bytes of these digits as its root.
+//!
+//! [`namespace`] makes what no call of Linux 6.18 makes: a namespace whose own root, which hangs on nothing, is not the copy
+//! of another namespace's. So it is with the first one of a machine that stays on its initramfs.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use mnt_table::dentry::{Dentry, SuperBlockRef};
-use mnt_table::{memory, pin};
-use syscalls::Errno;
+use mnt_table::{Kind, MntNamespace, MountSpec, NamespaceSpec, Source, WriteSet, memory, pin};
 use syscalls::context::Log;
+use syscalls::file::{NamespaceRef, Object};
 use syscalls::file_system::{Configure, FileSystemType, Parameter, Purpose, Request, SuperFlags, Value};
+use syscalls::{Errno, Kernel};
 use tmpfs::{TmpDentry, What};
 
+use super::kernel::{Call, namespaces};
 use super::singles::Singles;
 use super::types::{self, Instance, Make};
+use crate::task::Thread;
 
 const MAGIC: u64 = 0x0102_1994;
 
@@ -52,6 +58,28 @@ pub(super) fn root_name(root: &TmpDentry) -> Option<Vec<u8>> {
     let text = if name == NAMED { core::str::from_utf8(digits).ok()? } else { return None };
     let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     (0..text.len()).step_by(2).map(byte).collect()
+}
+
+/// A mount namespace whose root is a mount of what the descriptor `fd` refers to; returns a descriptor of it.
+///
+/// # Errors
+/// `EBADF`, `EINVAL`: a file that is nowhere; `EMFILE`, `ENOMEM`.
+pub(crate) fn namespace(thread: &Arc<Thread>, fd: i32) -> Result<usize, Errno> {
+    let call = Call::new(thread);
+    let file = call.any(fd)?;
+    let at = file.file().path().ok_or(Errno::EINVAL)?;
+    let no_memory = |_| Errno::ENOMEM;
+    let source = Source::new(at.mount.source()).map_err(no_memory)?;
+    let spec = MountSpec::new(Arc::clone(&at.dentry), at.mount.flags(), source);
+    let ns = MntNamespace::from_spec(NamespaceSpec::new(Kind::Ordinary)).map_err(no_memory)?;
+    let kept = NamespaceRef::new(&ns);
+    let mut locks = WriteSet::one(&ns);
+    let root = locks.new_mount(&ns, spec).map_err(|_| Errno::ENOMEM)?;
+    locks.attach_root(&ns, &root);
+    drop(locks);
+    namespaces().add(&ns).map_err(no_memory)?;
+    let file = call.namespace_file(Object::MountNamespace(kept));
+    Ok(call.install(file, true)? as usize)
 }
 
 /// The type.

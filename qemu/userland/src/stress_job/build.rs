@@ -9,6 +9,8 @@
 //! 3. Mounts are made in the order of the lines, detached, from a file system context with the line's source or as a clone
 //!    of such a mount's subtree. Their namespace is made by unshare(2); a hidden file system becomes its root. They are
 //!    attached parents first, and of one parent the deepest first, so that no path leads into a child. All are private then.
+//!    A mount that is its own parent is the root of a namespace that the kernel makes around it, where it can
+//!    ([`debug_call::namespace`]).
 //! 4. Each mount takes the group of its seed with `MOVE_MOUNT_SET_GROUP`.
 //! 5. Readers of the namespace have the root that its lines were read from: the root of the one mount that hangs outside
 //!    the list, whatever is mounted over it. If there are several, or it is not at `/`, that is the directory of the hidden
@@ -35,6 +37,7 @@ use stress::forest::{Forest, MountPlan, NamespacePlan, Parent, Plan, Root};
 use syscalls::mountinfo::{MountInfo, OptionFlags};
 
 use super::place::{self, Arena, Mark, Place, find, mountinfo, name_of};
+use crate::debug_call;
 use crate::sys::mount_setattr;
 
 /// The type of file systems that show what they are told.
@@ -248,7 +251,14 @@ impl Builder<'_> {
             let made = self.mount(mount, record);
             mounts.push(made.with_context(|| format!("mount {}", record.mountpoint.escape_ascii()))?);
         }
-        let root = hidden_root()?;
+        let own = plan.mounts.iter().position(|mount| mount.parent == Parent::Own);
+        let root = match own.filter(|_| self.stand_in) {
+            Some(own) => {
+                mounts[own] = own_root(&mounts[own])?;
+                mounts[own].try_clone()?
+            }
+            None => hidden_root()?,
+        };
         self.attach(plan, &mounts, &root)?;
         for ((mount, record), fd) in plan.mounts.iter().zip(&records.mounts).zip(&mounts) {
             let seed = match (mount.group, mount.master) {
@@ -309,9 +319,14 @@ impl Builder<'_> {
     fn attach(&self, plan: &NamespacePlan, mounts: &[OwnedFd], root: &OwnedFd) -> Result<()> {
         // Each parent's children, those with the longest paths first, and those on a mount's root last.
         let mut children: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
+        let mut open = vec![None];
         for index in &plan.order {
             let parent = match plan.mounts[*index].parent {
                 Parent::Listed(parent) => Some(parent),
+                Parent::Own if self.stand_in => {
+                    open.push(Some(*index));
+                    continue;
+                }
                 Parent::Own | Parent::Outside => None,
             };
             children.entry(parent).or_default().push(*index);
@@ -322,7 +337,6 @@ impl Builder<'_> {
                 std::cmp::Reverse(at.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count())
             });
         });
-        let mut open = vec![None];
         while let Some(parent) = open.pop() {
             for child in children.remove(&parent).unwrap_or_default() {
                 let at = relative(&plan.mounts[child].at);
@@ -347,12 +361,16 @@ impl Builder<'_> {
 fn root_of(plan: &NamespacePlan) -> Option<(usize, place::Root)> {
     let is_top = |mount: &MountPlan| matches!(mount.parent, Parent::Own | Parent::Outside);
     let mut tops = plan.mounts.iter().zip(0..).filter(|(mount, _)| is_top(mount));
-    let (_, index) = tops.next().filter(|(mount, _)| mount.at == b"/")?;
+    let (root, index) = tops.next().filter(|(mount, _)| mount.at == b"/")?;
     if tops.next().is_some() {
         return None;
     }
     let covers = |mount: &MountPlan| mount.parent == Parent::Listed(index) && mount.at == b"/";
-    let root_is = if plan.mounts.iter().any(covers) { place::Root::Covered } else { place::Root::Open };
+    let root_is = match root.parent {
+        Parent::Own => place::Root::Bottom,
+        _ if plan.mounts.iter().any(covers) => place::Root::Covered,
+        _ => place::Root::Open,
+    };
     Some((index, root_is))
 }
 
@@ -396,6 +414,15 @@ fn hidden_root() -> Result<OwnedFd> {
     chdir("/")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open("/reader", flags, Mode::empty()).context("cannot open the root")
+}
+
+/// Goes to a namespace whose own root is a mount of what `mount` refers to; returns that root.
+fn own_root(mount: &OwnedFd) -> Result<OwnedFd> {
+    let namespace = debug_call::namespace(mount)?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+        .context("cannot enter a namespace")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open("/", flags, Mode::empty()).context("cannot open the root")
 }
 
 /// Finds out what the mounts' paths lead to, as a reader in the place, and makes arenas in some that can be written.

@@ -28,10 +28,9 @@ use crate::sys;
 /// Changes in a copy.
 const CHANGES: usize = 12;
 
-/// Runs one such process to its end. There is none where the root is no mount's, from which nobody pivots, or where
-/// nothing can be mounted.
+/// Runs one such process to its end. There is none where nobody can pivot, or where nothing can be mounted.
 pub(crate) fn run(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) {
-    if place.root_is == Root::Directory || place.arenas.is_empty() {
+    if !place.root_is.can_pivot() || place.arenas.is_empty() {
         return;
     }
     let seed = rng.random();

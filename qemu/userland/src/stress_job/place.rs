@@ -45,8 +45,17 @@ pub(crate) enum Root {
     Open,
     /// The root of a mount under others: what they show is not to be reached from it.
     Covered,
+    /// The root of the namespace itself, which hangs on nothing.
+    Bottom,
     /// A directory of a mount that is not listed.
     Directory,
+}
+
+impl Root {
+    /// Whether it can be replaced by pivot_root(2).
+    pub(crate) fn can_pivot(self) -> bool {
+        matches!(self, Root::Open | Root::Covered)
+    }
 }
 
 /// A namespace, as a reader with its root directory sees it.
