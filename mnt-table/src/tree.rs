@@ -8,50 +8,23 @@
 //! up; and before the new edge is linked, because a walk that comes down by the new edge may go up at once.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
 use smallvec::SmallVec;
 
-use crate::dentry::{Dentry, RegisterError};
-use crate::foresight::{AHEAD, ask};
-use crate::group::Group;
+use crate::dentry::Dentry;
 use crate::list::{List, NoMemory, Slot};
-use crate::memory::{self, Grow};
-use crate::mount::{Anchor, Edge, Mount, MountSpec, detached_into_raw, edge_hash, state};
+use crate::memory;
+use crate::mount::{Anchor, Edge, Mount, detached_into_raw, state};
 use crate::namespace::{MntNamespace, Mountpoint, Touched, namespace_of};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{Ordering, order, planted};
-use crate::table::Unlinked;
 use crate::write_set::WriteSet;
 
-/// An edge that is ready to be linked.
-pub struct Joint<D: Dentry> {
-    edge: Unlinked<Edge<D>>,
-    parent: Arc<Mount<D>>,
-    mountpoint: Arc<Mountpoint<D>>,
-}
+mod prepare;
+mod reading;
 
-impl<D: Dentry> Joint<D> {
-    /// The mount that the child will be attached to.
-    pub fn parent(&self) -> &Arc<Mount<D>> {
-        &self.parent
-    }
-
-    /// Asks for what attaching by it is going to write ([`crate::foresight`]), but for the child.
-    #[inline]
-    pub fn foresee(&self) {
-        ask(self.edge.address().as_ptr());
-        self.parent.foresee();
-    }
-}
-
-/// The edges inside a tree that moves to another namespace.
-pub struct Adoption<D: Dentry> {
-    joints: Vec<Joint<D>>,
-    /// Room for those that it had before.
-    left: Vec<NonNull<Edge<D>>>,
-}
+pub use prepare::{Adoption, Joint};
 
 /// How a mount leaves its tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,350 +35,6 @@ pub enum Leave {
     Detached,
     /// Lazily, and it stays attached to its parent, which leaves too; see [`crate::mount`] on fragments.
     Connected,
-}
-
-/// Reading a tree.
-impl<D: Dentry> WriteSet<D> {
-    /// The root mount of `ns`.
-    pub fn root(&self, ns: &MntNamespace<D>) -> Option<&Arc<Mount<D>>> {
-        self.namespace(ns).root.as_ref()
-    }
-
-    /// The number of mounts in `ns`.
-    pub fn mounts_len(&self, ns: &MntNamespace<D>) -> usize {
-        self.namespace(ns).order.len()
-    }
-
-    /// The mounts of `ns` by unique id, which is the order of their creation.
-    pub fn mounts(&self, ns: &MntNamespace<D>) -> impl Iterator<Item = &Arc<Mount<D>>> + Clone {
-        self.namespace(ns).order.iter().map(|(_, mount)| mount)
-    }
-
-    /// The parent of `mount`; `None` for the root of a tree.
-    pub fn parent(&self, mount: &Mount<D>) -> Option<&Arc<Mount<D>>> {
-        self.tree(mount).parent.as_ref()
-    }
-
-    /// The dentry that `mount` is attached on; `None` for the root of a tree.
-    pub fn mountpoint(&self, mount: &Mount<D>) -> Option<&Arc<D>> {
-        self.tree(mount).mountpoint.as_ref().map(|(mountpoint, _)| mountpoint.dentry())
-    }
-
-    /// The mounts attached to `mount`, in the order in which they came.
-    pub fn children(&self, mount: &Mount<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
-        self.tree(mount).children.iter().map(|(_, child)| child)
-    }
-
-    /// Whether nothing is attached to `mount`.
-    pub fn is_leaf(&self, mount: &Mount<D>) -> bool {
-        self.tree(mount).children.is_empty()
-    }
-
-    /// Whether `mount` cannot be bound.
-    pub fn is_unbindable(&self, mount: &Mount<D>) -> bool {
-        self.tree(mount).unbindable
-    }
-
-    /// Sets whether `mount` can be bound.
-    pub fn set_unbindable(&mut self, mount: &Mount<D>, unbindable: bool) {
-        self.tree_mut(mount).unbindable = unbindable;
-    }
-
-    /// Whether a user may not separate `mount` from its parent.
-    pub fn is_locked(&self, mount: &Mount<D>) -> bool {
-        self.tree(mount).locked
-    }
-
-    /// Sets whether a user may separate `mount` from its parent.
-    pub fn set_locked(&mut self, mount: &Mount<D>, locked: bool) {
-        self.tree_mut(mount).locked = locked;
-    }
-
-    /// The mount attached on `dentry` in `parent`.
-    pub fn child_at(&self, parent: &Mount<D>, dentry: &D) -> Option<Arc<Mount<D>>> {
-        let guard = pin();
-        let ns = self.namespace_of(parent)?;
-        ns.lookup_mnt(parent, dentry, &guard).map(|mount| mount.to_arc(&guard))
-    }
-
-    /// Asks for what [`WriteSet::child_at`] is going to read for `parents` after the turn of number `at`, which has come:
-    /// first for the mounts, then for the places in the hash that they lead to, then for what is there.
-    pub fn foresee_children<'a>(
-        &self,
-        at: usize,
-        dentry: &D,
-        parents: impl Fn(usize) -> Option<&'a Arc<Mount<D>>>,
-    ) where
-        D: 'a,
-    {
-        if let Some(parent) = parents(at + 3 * AHEAD) {
-            parent.foresee();
-        }
-        let guard = pin();
-        let place = |turns: usize| {
-            let parent = parents(at + turns)?;
-            Some((self.namespace_of(parent)?, edge_hash(Arc::as_ptr(parent), dentry)))
-        };
-        if let Some((ns, hash)) = place(2 * AHEAD) {
-            ns.table.foresee_bucket(hash, &guard);
-        }
-        if let Some((ns, hash)) = place(AHEAD) {
-            ns.table.foresee_entry(hash, &guard);
-        }
-        if let Some((ns, hash)) = place(AHEAD / 2)
-            && let Some(edge) = ns.table.first(hash, &guard)
-        {
-            edge.child(&guard).foresee();
-        }
-    }
-
-    /// Asks for what [`WriteSet::leave`] is going to read of `mounts` after the turn of number `at`, which has come.
-    pub fn foresee_leaving(&self, at: usize, mounts: &[Arc<Mount<D>>]) {
-        if let Some(mount) = mounts.get(at + 3 * AHEAD) {
-            mount.foresee();
-        }
-        let place = |turns: usize| {
-            let mount = mounts.get(at + turns)?;
-            Some((mount, self.tree(mount).parent.as_ref()?))
-        };
-        if let Some((mount, parent)) = place(2 * AHEAD) {
-            ask(self.edge_of(mount).as_ptr());
-            parent.foresee();
-        }
-        if let Some((mount, parent)) = place(AHEAD) {
-            self.tree(parent).children.foresee();
-            if let (Some(ns), Some(on)) = (self.namespace_of(parent), self.mountpoint(mount)) {
-                ns.table.foresee_bucket(edge_hash(Arc::as_ptr(parent), Arc::as_ptr(on)), &pin());
-            }
-        }
-    }
-
-    /// Asks for what attaching by `joint`, which was asked for ([`Joint::foresee`]), is going to write.
-    #[inline]
-    pub fn foresee_attach(&self, joint: &Joint<D>) {
-        let parent = &joint.parent;
-        self.tree(parent).children.foresee();
-        if let Some(ns) = self.namespace_of(parent) {
-            let hash = edge_hash(Arc::as_ptr(parent), Arc::as_ptr(joint.mountpoint.dentry()));
-            ns.table.foresee_bucket(hash, &pin());
-        }
-    }
-
-    /// The mount on `mount`'s root.
-    pub fn overmount(&self, mount: &Mount<D>) -> Option<Arc<Mount<D>>> {
-        self.child_at(mount, mount.root())
-    }
-
-    /// The end of the stack that begins with `mount`.
-    pub fn topmost(&self, mount: &Arc<Mount<D>>) -> Arc<Mount<D>> {
-        core::iter::successors(Some(Arc::clone(mount)), |mount| self.overmount(mount))
-            .last()
-            .expect("it begins with one")
-    }
-
-    /// `mount` and everything below it, parents first, children in their order. Without recursion.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn subtree(&self, mount: &Arc<Mount<D>>) -> Result<Vec<Arc<Mount<D>>>, NoMemory> {
-        let mut found = Vec::new();
-        let mut waiting: Vec<_> = memory::collect([Arc::clone(mount)])?;
-        while let Some(mount) = waiting.pop() {
-            let before = waiting.len();
-            waiting.try_extend(self.children(&mount).cloned())?;
-            waiting[before..].reverse();
-            found.try_push(mount)?;
-        }
-        Ok(found)
-    }
-
-    /// Whether `mount` is `above` or below it.
-    pub fn is_below(&self, mount: &Arc<Mount<D>>, above: &Arc<Mount<D>>) -> bool {
-        let mut up = Some(mount);
-        core::iter::from_fn(|| {
-            let here = up?;
-            up = self.parent(here);
-            Some(here)
-        })
-        .any(|here| Arc::ptr_eq(here, above))
-    }
-
-    /// The mounts of `ns` that are attached on `dentry`; detached ones that are still connected there, too.
-    pub fn mounts_on(&self, ns: &MntNamespace<D>, dentry: &Arc<D>) -> impl Iterator<Item = &Arc<Mount<D>>> {
-        let mountpoint = self.namespace(ns).mountpoints.get(&Arc::as_ptr(dentry).addr());
-        mountpoint.into_iter().flat_map(|mountpoint| self.list_on(mountpoint).iter().map(|(_, mount)| mount))
-    }
-
-    fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
-        mountpoint.memory.check();
-        // SAFETY: only called for mountpoints found in a namespace or a mount of this set; `&self` excludes
-        // `list_on_mut`.
-        unsafe { &*mountpoint.mounts.get() }
-    }
-
-    fn list_on_mut(&mut self, mountpoint: &Mountpoint<D>) -> &mut List<Arc<Mount<D>>> {
-        mountpoint.memory.change();
-        // SAFETY: as in `list_on`; `&mut self` excludes every other borrow through this set.
-        unsafe { &mut *mountpoint.mounts.get() }
-    }
-}
-
-/// Preparing.
-impl<D: Dentry> WriteSet<D> {
-    /// A mount that will be in `ns`, attached nowhere yet.
-    ///
-    /// # Errors
-    /// `ENOMEM`; also when ids run out.
-    pub fn new_mount(
-        &mut self,
-        ns: &Arc<MntNamespace<D>>,
-        spec: MountSpec<D>,
-    ) -> Result<Arc<Mount<D>>, NoMemory> {
-        let plan = self.plan;
-        self.namespace_mut(ns).order.promise(plan, 1)?;
-        Mount::new(spec, ns, ns.lock.mount_ids.take_both().ok_or(NoMemory)?)
-    }
-
-    /// The mounts that are made in `to` from here on are younger than those of `from`, which it is going to be a copy of.
-    pub fn follow_ids(&mut self, to: &MntNamespace<D>, from: &MntNamespace<D>) {
-        debug_assert!(self.holds(to) && self.holds(from));
-        to.lock.mount_ids.follow(&from.lock.mount_ids);
-    }
-
-    /// A peer group without members, with the lowest free id of `ns`; younger than `master`. Nobody else knows it, and the
-    /// set holds it.
-    ///
-    /// # Errors
-    /// `ENOMEM`; also when ids run out.
-    pub fn new_group(
-        &mut self,
-        ns: &Arc<MntNamespace<D>>,
-        master: Option<&Group<D>>,
-    ) -> Result<Arc<Group<D>>, NoMemory> {
-        debug_assert!(self.holds(ns));
-        let id = ns.lock.group_ids.take().ok_or(NoMemory)?;
-        let group = Group::new(id, master, self.plan)?;
-        self.adopt_group(Arc::clone(&group))?;
-        Ok(group)
-    }
-
-    /// Makes room for `more` members of `group`.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn reserve_members(&mut self, group: &Group<D>, more: usize) -> Result<(), NoMemory> {
-        let plan = self.plan;
-        self.group_mut(group).members.promise(plan, more)
-    }
-
-    /// Makes room for `more` slaves of `mount`, which is a member of a group that the set holds, or will be.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn reserve_slaves(&mut self, mount: &Mount<D>, more: usize) -> Result<(), NoMemory> {
-        let plan = self.plan;
-        match mount.with_propagation(|here| here.peers.clone()) {
-            Some((group, slot)) => self.group_mut(&group).members.get_mut(slot).slaves.promise(plan, more),
-            None => mount.reserve_slaves_to_be(plan, more),
-        }
-    }
-
-    /// Makes ready to attach `child` on `dentry` in `parent`.
-    ///
-    /// # Errors
-    /// `ENOENT`: the dentry is being removed. `ENOMEM`.
-    pub fn prepare(
-        &mut self,
-        child: &Arc<Mount<D>>,
-        parent: &Arc<Mount<D>>,
-        dentry: &Arc<D>,
-    ) -> Result<Joint<D>, RegisterError> {
-        let ns = Arc::clone(self.namespace_of(parent).expect("the parent's namespace is locked"));
-        self.prepare_in(&ns, child, parent, dentry)
-    }
-
-    /// As [`WriteSet::prepare`], for an edge in `ns`, where `parent` is yet to come.
-    ///
-    /// # Errors
-    /// As [`WriteSet::prepare`].
-    pub fn prepare_in(
-        &mut self,
-        ns: &Arc<MntNamespace<D>>,
-        child: &Arc<Mount<D>>,
-        parent: &Arc<Mount<D>>,
-        dentry: &Arc<D>,
-    ) -> Result<Joint<D>, RegisterError> {
-        let plan = self.plan;
-        self.tree_mut(parent).children.promise(plan, 1)?;
-        let state = self.namespace_mut(ns);
-        let key = Arc::as_ptr(dentry).addr();
-        let mountpoint = match state.mountpoints.get(&key) {
-            Some(mountpoint) => Arc::clone(mountpoint),
-            None => {
-                state.mountpoints.try_reserve(1).map_err(|_| NoMemory)?;
-                let mountpoint = Mountpoint::new(ns, Arc::clone(dentry))?;
-                // The flag is set from here on: before the edge is published.
-                dentry.mounted_here().register(&mountpoint)?;
-                state.mountpoints.insert(key, Arc::clone(&mountpoint));
-                mountpoint
-            }
-        };
-        // Should the operation fail, a mountpoint that is new goes again.
-        self.touch(ns, Arc::clone(&mountpoint));
-        self.list_on_mut(&mountpoint).promise(plan, 1)?;
-        // The edge that this one replaces.
-        self.reserve_retirements(1)?;
-        let edge = Unlinked::new(memory::boxed(Edge::new(parent, &mountpoint, child))?);
-        Ok(Joint { edge, parent: Arc::clone(parent), mountpoint })
-    }
-
-    /// Makes ready to move the tree of an anonymous namespace, whose mounts but the root are `below`, to `ns`: the edges
-    /// among them as they will be there, in the order of `below`.
-    ///
-    /// # Errors
-    /// As [`WriteSet::prepare`].
-    pub fn prepare_adoption(
-        &mut self,
-        ns: &Arc<MntNamespace<D>>,
-        below: &[Arc<Mount<D>>],
-    ) -> Result<Adoption<D>, RegisterError> {
-        let mut joints = Vec::new();
-        joints.make_room(below.len())?;
-        let mut left = Vec::new();
-        left.make_room(below.len())?;
-        let plan = self.plan;
-        self.namespace_mut(ns).order.promise(plan, below.len() + 1)?;
-        self.reserve_ended(1)?;
-        for mount in below {
-            let parent = Arc::clone(self.parent(mount).expect("it is below the root"));
-            let on = Arc::clone(self.mountpoint(mount).expect("it is below the root"));
-            joints.push(self.prepare_in(ns, mount, &parent, &on)?);
-        }
-        Ok(Adoption { joints, left })
-    }
-
-    /// Says that `more` edges are going to be linked in `ns` at once, so that its hash grows in one step.
-    pub fn expect_edges(&mut self, ns: &MntNamespace<D>, more: usize) {
-        self.namespace_mut(ns).edges.expect(more);
-    }
-
-    /// Forgets the mountpoints on which nothing is left.
-    pub(crate) fn release_mountpoints(&mut self) {
-        for at in 0..self.namespaces().len() {
-            let ns = Arc::clone(&self.namespaces()[at]);
-            while let Some(mountpoint) = self.untouch(&ns) {
-                if !self.list_on(&mountpoint).is_empty() {
-                    continue;
-                }
-                let key = Arc::as_ptr(mountpoint.dentry()).addr();
-                let known = &mut self.namespace_mut(&ns).mountpoints;
-                if known.get(&key).is_some_and(|known| Arc::ptr_eq(known, &mountpoint)) {
-                    known.remove(&key);
-                    mountpoint.dentry().mounted_here().unregister(&mountpoint);
-                }
-            }
-        }
-    }
 }
 
 /// Committing: none of these fails or allocates.
@@ -665,6 +294,19 @@ impl<D: Dentry> WriteSet<D> {
             state.entered = None;
         }
         state.order.remove(place)
+    }
+
+    fn list_on(&self, mountpoint: &Mountpoint<D>) -> &List<Arc<Mount<D>>> {
+        mountpoint.memory.check();
+        // SAFETY: only called for mountpoints found in a namespace or a mount of this set; `&self` excludes
+        // `list_on_mut`.
+        unsafe { &*mountpoint.mounts.get() }
+    }
+
+    fn list_on_mut(&mut self, mountpoint: &Mountpoint<D>) -> &mut List<Arc<Mount<D>>> {
+        mountpoint.memory.change();
+        // SAFETY: as in `list_on`; `&mut self` excludes every other borrow through this set.
+        unsafe { &mut *mountpoint.mounts.get() }
     }
 
     fn edge_of(&self, mount: &Mount<D>) -> NonNull<Edge<D>> {
