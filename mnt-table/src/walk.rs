@@ -402,7 +402,10 @@ fn try_walk<D: Dentry, R>(
                 Err(unkept) => Outcome::Again(unkept),
             }
         }
-        Err(Stop::Magic(link, rest)) => Outcome::Done(Ok(Leap::Magic(link, rest, walker.links))),
+        Err(Stop::Magic(link, rest)) => {
+            walker.mount.note_use();
+            Outcome::Done(Ok(Leap::Magic(link, rest, walker.links)))
+        }
         Err(Stop::Ask(directory, name)) => Outcome::Done(Ok(Leap::Ask(directory, name))),
         Err(Stop::Failed(error)) => {
             if error.uses_mount() {

@@ -217,7 +217,8 @@ impl<'w, D: Dentry> Walker<'w, D> {
                 return Err(Stop::Again);
             }
             let Some(mount) = hit else { return Ok(()) };
-            self.may_change_mount()?;
+            // Linux is there with a reference before it turns back.
+            self.may_change_mount().inspect_err(|_| mount.note_use())?;
             self.mount = mount;
             self.dentry = mount.root();
         }
