@@ -55,7 +55,7 @@ impl<D: Dentry> Step<D> {
     }
 }
 
-/// Makes all of the changes, in their order. Context: as [`Step::commit`].
+/// Makes all of the changes, in their order. Context: as each of them alone.
 pub fn commit_steps<D: Dentry>(locks: &mut WriteSet<D>, steps: Vec<Step<D>>) {
     let mut steps = steps.into_iter();
     while let Some(step) = steps.next() {

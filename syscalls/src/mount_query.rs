@@ -83,7 +83,7 @@ pub(crate) fn requested_namespace<D: Dentry>(
 }
 
 /// Where the mounts of `ns` are looked at from: the caller's root `caller` in its `own` namespace, in another one the
-/// first mount on the namespace's root.
+/// first mount on the namespace's root that is younger than that: Linux begins its search there.
 ///
 /// # Errors
 /// `ENOENT`: there is none.
@@ -99,6 +99,6 @@ pub(crate) fn requested_root<D: Dentry>(
     debug_assert!(ns.kind() == Kind::Ordinary, "files are of ordinary namespaces");
     let root = locks.root(ns).ok_or(Errno::ENOENT)?;
     let is_first = |mount: &&Arc<_>| locks.parent(mount).is_some_and(|parent| Arc::ptr_eq(parent, root));
-    let first = locks.mounts(ns).find(is_first).ok_or(Errno::ENOENT)?;
+    let first = locks.mounts_from(ns, root.unique_id()).find(is_first).ok_or(Errno::ENOENT)?;
     Ok((Arc::clone(first), Arc::clone(first.root())))
 }

@@ -83,12 +83,12 @@ impl<D: Dentry> Found<D> {
             let parent = Arc::clone(parent);
             let on = Arc::clone(locks.mountpoint(mount).expect("it has a parent"));
             let known = begun.at(&on);
+            if !known && locks.marks(&parent) & mark::GOES != 0 {
+                beside.look(locks, &parent, |on| begun.at(on), &mut missing)?;
+            }
             // A single one has nobody to share its visit with.
             if removed.len() != 1 && !begun.begin(&group, &on)? {
                 continue;
-            }
-            if !known && locks.marks(&parent) & mark::GOES != 0 {
-                beside.look(locks, &parent, |on| begun.at(on), &mut missing)?;
             }
             if let Some(counterparts) = beside.found.remove(&mount.unique_id()) {
                 for counterpart in counterparts {
