@@ -14,7 +14,6 @@
 //! 3. What workers left is unmounted, the mounts must be what they were, and the process ends.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -46,6 +45,8 @@ pub(crate) use nested::probe;
 
 /// Length of a round.
 const ROUND_NS: u64 = 1_000_000_000;
+/// Changes in one visit to a place.
+const CHANGES: usize = 16;
 /// How long processes may go on after a round: one is in the middle of something, and the machine may be slow.
 const GRACE_NS: u64 = 60_000_000_000;
 
@@ -235,10 +236,7 @@ impl Pace {
                     reader::visit(world, place, &mut rng, shared);
                     continue;
                 }
-                let many = writer::has_many(world.proc.as_fd(), place.lines.len());
-                for _ in 0..16 {
-                    writer::change(&place.arenas, many, &mut rng, shared);
-                }
+                writer::changes(world, place, CHANGES, &mut rng, shared);
                 if rng.random_ratio(1, 3) {
                     nested::run(world, place, &mut rng, shared);
                 }
@@ -269,6 +267,7 @@ fn take_down(world: &World, place: &place::Place, shared: &Shared) -> Result<()>
     let original: HashMap<u32, usize> = place.lines.iter().map(|line| line.id).zip(0..).collect();
     loop {
         let lines = mountinfo(&world.proc)?;
+        let by_id: HashMap<u32, &MountInfo> = lines.iter().map(|line| (line.id, line)).collect();
         let left: Vec<_> = lines.iter().rev().filter(|line| !original.contains_key(&line.id)).collect();
         if left.is_empty() {
             break;
@@ -276,7 +275,7 @@ fn take_down(world: &World, place: &place::Place, shared: &Shared) -> Result<()>
         let mut gone = 0;
         for line in &left {
             // From the mount of the forest that it is on, which may be under others: propagation finds those too.
-            let Some((from, path)) = way_to(line, &lines, &original) else { continue };
+            let Some((from, path)) = way_to(line, &by_id, &original) else { continue };
             fchdir(&place.mounts[from])?;
             let leads_there = |(_, found): (_, place::Found)| found.mount == u64::from(line.id);
             if place::find(CWD, path).is_ok_and(leads_there)
@@ -298,13 +297,13 @@ fn take_down(world: &World, place: &place::Place, shared: &Shared) -> Result<()>
 /// Which mount of the forest `line` is on, and the path from there.
 fn way_to<'a>(
     line: &'a MountInfo,
-    lines: &[MountInfo],
+    lines: &HashMap<u32, &MountInfo>,
     original: &HashMap<u32, usize>,
 ) -> Option<(usize, &'a Path)> {
     let mut at = line;
     // No chain is longer than the list.
     for _ in 0..lines.len() {
-        at = lines.iter().find(|other| other.id == at.parent)?;
+        at = lines.get(&at.parent)?;
         if let Some(index) = original.get(&at.id) {
             let path = line.mountpoint.strip_prefix(&at.mountpoint[..])?;
             let path = path.strip_prefix(b"/").unwrap_or(path);

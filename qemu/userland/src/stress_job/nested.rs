@@ -56,9 +56,7 @@ fn copy(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) -> Re
     add(&shared.namespace_clones, 1);
     if rng.random_ratio(1, 3) {
         // As peers: what changes here changes there.
-        for _ in 0..CHANGES {
-            writer::change(&place.arenas, false, rng, shared);
-        }
+        writer::changes(world, place, CHANGES, rng, shared);
         return Ok(());
     }
     let mut reach = Reach { receives: rng.random(), shares: false };
@@ -109,9 +107,7 @@ fn threads(world: &World, place: &Place, rng: &mut SmallRng, shared: &Shared) {
                 add(&shared.threads, 1);
             }
         }
-        for _ in 0..CHANGES {
-            writer::change(&place.arenas, false, rng, shared);
-        }
+        writer::changes(world, place, CHANGES, rng, shared);
     });
 }
 
@@ -165,8 +161,14 @@ fn pivot(world: &World, place: &Place, reach: Reach, rng: &mut SmallRng, shared:
         let mark = Path::new("/old").join(relative(&place.marks[0].path));
         ensure!(mark.exists(), "there is no {}", mark.display());
     }
-    if rng.random() {
-        mount_bind_recursive("/old", "/old").context("cannot bind the old root")?;
+    if rng.random()
+        && let Err(error) = mount_bind_recursive("/old", "/old")
+    {
+        let id = find(CWD, "/old")?.1.mount;
+        let is_unbindable =
+            |line: &syscalls::mountinfo::MountInfo| u64::from(line.id) == id && line.tags.unbindable;
+        let is_explained = error == Errno::INVAL && mountinfo(&world.proc)?.iter().any(is_unbindable);
+        ensure!(is_explained, "cannot bind the old root: {error}");
     }
     while unmount("/old", UnmountFlags::DETACH).is_ok() {}
     tag(Path::new("/tag")).map_err(anyhow::Error::msg)?;

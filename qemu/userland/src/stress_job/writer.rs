@@ -16,7 +16,8 @@ use rustix::mount::{
     mount_bind_recursive, mount_change, mount_move, move_mount, open_tree, unmount,
 };
 
-use super::place::{Arena, mountinfo};
+use super::build::World;
+use super::place::{Arena, Place, mountinfo};
 use super::reader::{TAG, TAG_TEXT};
 use super::shared::{Shared, add};
 use crate::sys::mount_setattr;
@@ -24,11 +25,24 @@ use crate::sys::mount_setattr;
 /// Mounts of a namespace from which on mounts are rather taken away.
 const MANY: usize = 400;
 
-/// One change in the namespace that this process is in.
-pub(crate) fn change(arenas: &[Arena], many: bool, rng: &mut SmallRng, shared: &Shared) {
+/// Several changes in the namespace that this process is in: `place`, or a copy of it.
+pub(crate) fn changes(world: &World, place: &Place, count: usize, rng: &mut SmallRng, shared: &Shared) {
+    let has_many = || has_many(&world.proc, place.lines.len());
+    let many = has_many();
+    for _ in 0..count {
+        let kind = match rng.random_range(0..100) {
+            kind if many => 50 + kind / 4,
+            // It can double what there is, here and in all that receive: a few of them make more than a machine can hold.
+            30..35 if has_many() => 64,
+            kind => kind,
+        };
+        change(&place.arenas, kind, rng, shared);
+    }
+}
+
+fn change(arenas: &[Arena], kind: u32, rng: &mut SmallRng, shared: &Shared) {
     let Some(arena) = arenas.choose(rng) else { return };
     let (path, other) = (&arena.path, &arenas.choose(rng).unwrap_or(arena).path);
-    let kind = if many { rng.random_range(50..75) } else { rng.random_range(0..100) };
     let (counter, done) = match kind {
         0..12 => (&shared.mounts, fresh(path)),
         12..18 => (&shared.mounts, fresh_by_context(path, rng)),
@@ -57,7 +71,7 @@ fn is_expected(error: Errno) -> bool {
 }
 
 /// Whether this namespace has so many mounts that some should go.
-pub(crate) fn has_many(proc: impl AsFd, at_start: usize) -> bool {
+fn has_many(proc: impl AsFd, at_start: usize) -> bool {
     mountinfo(proc).map_or(true, |lines| lines.len() > at_start + MANY)
 }
 
