@@ -15,7 +15,8 @@ pub type Position<D> = (Arc<Mount<D>>, Arc<D>);
 
 /// Makes `new` the root instead of `root`, and hangs the old root on `put_old`. Checks stand in Linux's order.
 ///
-/// `root` is the caller's root; `put_old` is where its path led, whatever is mounted over it.
+/// `root` is the caller's root; `put_old` is where its path led, whatever is mounted over it. Context: holds `ns`, and the
+/// namespace of `put_old` if something may be mounted over that.
 ///
 /// # Errors
 /// `EINVAL`, `ENOENT`, `EBUSY` as pivot_root(2) says; `ENOMEM`.
@@ -31,8 +32,8 @@ pub fn pivot_root<D: Dentry>(
     if !put_old.0.is_mounted() {
         return Err(Error::NotFound);
     }
-    let own = locks.is_in(&put_old.0, ns);
-    let put_old = if own { top_of(locks, put_old) } else { put_old.clone() };
+    let (own, held) = (locks.is_in(&put_old.0, ns), locks.namespace_of(&put_old.0).is_some());
+    let put_old = if held { top_of(locks, put_old) } else { put_old.clone() };
     put_old.0.note_use();
     if put_old.1.is_removed() {
         return Err(Error::NotFound);

@@ -11,12 +11,12 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 use mnt_table::walk::Last;
 use mnt_table::{Dentry, MntNamespace, Mount, WriteSet};
-use propagate::Error;
 use propagate::attach::Rules;
 use propagate::pivot_root::{Position, top_of};
+use propagate::{Error, Retry};
 
 use crate::path::{Argument, Spot};
-use crate::scope::is_mounted;
+use crate::scope::{hold_stack, is_mounted};
 use crate::user_memory::Text;
 use crate::{Errno, FileSystems, Task, sysctl};
 
@@ -118,14 +118,15 @@ pub(crate) fn lock_target<D: Dentry>(
 /// As [`lock_target`], in `ns`.
 ///
 /// # Errors
-/// `ENOENT`: the place is gone. `EINVAL`: it is in another namespace.
+/// `ENOENT`: the place is gone. `EINVAL`: it is in another namespace. A lock is missing.
 fn lock_own_target<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &Arc<MntNamespace<D>>,
     target: &Position<D>,
-) -> Result<Position<D>, Error> {
+) -> Result<Position<D>, Retry<D>> {
+    hold_stack(locks, target)?;
     let place = lock_target(locks, target)?;
-    if locks.is_in(&place.0, ns) { Ok(place) } else { Err(Error::Invalid) }
+    if locks.is_in(&place.0, ns) { Ok(place) } else { Err(Error::Invalid.into()) }
 }
 
 fn source_path<'a, D: Dentry>(task: &'a Task<D>, source: Option<&[u8]>) -> Result<Spot<'a, D>, Errno> {

@@ -5,6 +5,7 @@ use mnt_table::{Dentry, LockPlan};
 use propagate::{Error, pivot_root as change, with_locks};
 
 use crate::path::{Argument, Spot};
+use crate::scope::hold_stack;
 use crate::user_memory::Text;
 use crate::{Errno, Task};
 
@@ -30,6 +31,7 @@ pub fn pivot_root<'a, D: Dentry>(
         if !new.1.is_dir() || !old.1.is_dir() {
             return Err(Error::NotDirectory.into());
         }
+        hold_stack(locks, &old)?;
         Ok(change::pivot_root(locks, &ns, &root, &new, &old)?)
     });
     done.map_err(Errno::from)

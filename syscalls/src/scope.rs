@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use mnt_table::namespace::namespace_of;
 use mnt_table::{Dentry, Kind, Missing, MntNamespace, Mount, WriteSet};
 use propagate::Retry;
+use propagate::pivot_root::Position;
 
 /// The namespace that `mount` is in; `None` if it is detached.
 ///
@@ -24,6 +25,17 @@ pub(crate) fn home<D: Dentry>(
             None => Ok(None),
         },
     }
+}
+
+/// Sees to it that what is on top of `place` can be told, in whichever namespace that is.
+///
+/// # Errors
+/// Its lock is missing.
+pub(crate) fn hold_stack<D: Dentry>(locks: &WriteSet<D>, place: &Position<D>) -> Result<(), Retry<D>> {
+    if place.1.mounted_here().is_mountpoint() {
+        home(locks, &place.0)?;
+    }
+    Ok(())
 }
 
 /// Whether `mount` is where calls can change something: neither detached nor the kernel's own.
