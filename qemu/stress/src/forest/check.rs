@@ -75,8 +75,9 @@ fn within(namespace: &Namespace) -> Result<(), LoadError> {
             Some(_) => {}
             None => outside = outside.or(Some(index)),
         }
-        if let Some(earlier) =
-            places.insert((parent, &mount.mountpoint), index).filter(|_| parent != Some(index))
+        // The namespace's own root is mounted on nothing, not even on itself.
+        if parent != Some(index)
+            && let Some(earlier) = places.insert((parent, &mount.mountpoint), index)
         {
             let line = namespace.first_line + earlier;
             let mountpoint = mount.mountpoint.escape_ascii();

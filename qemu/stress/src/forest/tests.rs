@@ -92,6 +92,13 @@ fn stand_ins_form_the_chain_that_propagate_from_tells() {
 }
 
 #[test]
+fn something_can_be_mounted_over_a_root_that_is_its_own_parent() {
+    let plan = load(&[("f", "1 1 0:1 / / rw - t s rw\n2 1 0:2 / / rw - t s rw\n")]).unwrap().plan();
+    let parents = plan.namespaces[0].mounts.iter().map(|mount| mount.parent).collect::<Vec<_>>();
+    assert_eq!(parents, [Parent::Own, Parent::Listed(0)]);
+}
+
+#[test]
 fn roots_that_are_no_paths_keep_their_text() {
     let forest = load(&[(
         "f",

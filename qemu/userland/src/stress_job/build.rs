@@ -247,15 +247,20 @@ impl Builder<'_> {
     fn place(&self, index: usize, seeds: &Seeds) -> Result<Place> {
         let (plan, records) = (&self.plan.namespaces[index], &self.forest.namespaces()[index]);
         let mut mounts = Vec::with_capacity(plan.mounts.len());
+        let mut own = None;
         for (mount, record) in plan.mounts.iter().zip(&records.mounts) {
             let made = self.mount(mount, record);
-            mounts.push(made.with_context(|| format!("mount {}", record.mountpoint.escape_ascii()))?);
+            let made = made.with_context(|| format!("mount {}", record.mountpoint.escape_ascii()))?;
+            if self.stand_in && mount.parent == Parent::Own {
+                // Its turn is now: mounts are listed in the order in which they were made.
+                own = Some((mounts.len(), debug_call::namespace(&made)?));
+            }
+            mounts.push(made);
         }
-        let own = plan.mounts.iter().position(|mount| mount.parent == Parent::Own);
-        let root = match own.filter(|_| self.stand_in) {
-            Some(own) => {
-                mounts[own] = own_root(&mounts[own])?;
-                mounts[own].try_clone()?
+        let root = match own {
+            Some((index, namespace)) => {
+                mounts[index] = root_in(&namespace)?;
+                mounts[index].try_clone()?
             }
             None => hidden_root()?,
         };
@@ -416,9 +421,8 @@ fn hidden_root() -> Result<OwnedFd> {
     open("/reader", flags, Mode::empty()).context("cannot open the root")
 }
 
-/// Goes to a namespace whose own root is a mount of what `mount` refers to; returns that root.
-fn own_root(mount: &OwnedFd) -> Result<OwnedFd> {
-    let namespace = debug_call::namespace(mount)?;
+/// Goes to `namespace`; returns its root.
+fn root_in(namespace: &OwnedFd) -> Result<OwnedFd> {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
         .context("cannot enter a namespace")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
