@@ -8,6 +8,13 @@
 //! 4. Where proc is mounted, paths lead through it too: to what descriptors refer to, to other tasks' roots and working
 //!    directories, and to files of namespaces.
 //!
+//! # Left out
+//! - sysfs, and changes of the file system that the files of namespaces are in: the machine has one instance of each, and
+//!   a change of its flags would be everybody's. Case files mount sysfs.
+//! - The next namespace, asked for by somebody who is told: those of other programs would come up, and the descriptor keeps
+//!   them and their mounts from ending, which those programs can tell. Refusals are in, and a case file asks on.
+//! - Types that need a device.
+//!
 //! | module | what |
 //! |---|---|
 //! | `mounts` | mount(2), umount2(2), pivot_root(2), and where a task stands |
