@@ -24,7 +24,6 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ),
     ("P4", "one call at a time here: qemu/stress/tests/linearizable.rs makes several"),
     ("I1", CHECKED),
-    ("I2", "true until a rename by another namespace: syscalls/tests/cases/lookup.case"),
     ("I3", CHECKED),
     ("I4", CHECKED),
     ("I7", CHECKED),
