@@ -244,7 +244,7 @@ impl FileSystems<TmpDentry> for Call<'_> {
     }
 
     fn type_of(&self, root: &Arc<TmpDentry>) -> TypeRef<TmpDentry> {
-        types::find(root.super_block().fs_type()).expect("every instance is of a type that is registered")
+        types::of(root.super_block())
     }
 
     fn super_flags(&self, root: &Arc<TmpDentry>) -> SuperFlags {

@@ -3,6 +3,7 @@
 //! Types register at boot. An instance is a [`TmpSuperBlock`] with an [`Instance`] attached: its flags, and how its
 //! parameters are shown.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -13,7 +14,8 @@ use mnt_table::dentry::{Dentry, SuperBlockRef};
 use mnt_table::sync::Mutex;
 use mnt_table::{Mount, memory};
 use syscalls::Errno;
-use syscalls::file_system::{FileSystemType, Request, SuperFlags, TypeRef};
+use syscalls::context::Log;
+use syscalls::file_system::{Configure, FileSystemType, Purpose, Request, SuperFlags, TypeFlags, TypeRef};
 use tmpfs::{Machine, Options, TmpDentry, TmpSuperBlock, What};
 
 use super::error;
@@ -27,14 +29,26 @@ pub(crate) fn register(of: TypeRef<TmpDentry>) {
     TYPES.lock().push(of);
 }
 
-/// The type called `name`.
+/// Types that the kernel mounts for itself and that have no name for anybody else, as in Linux: `ENODEV` to who asks.
+const NAMELESS: [&[u8]; 2] = [b"anon_inodefs", b"nsfs"];
+
+/// The type that programs know as `name`.
 pub(crate) fn find(name: &[u8]) -> Option<TypeRef<TmpDentry>> {
+    if NAMELESS.contains(&name) { None } else { named(name) }
+}
+
+/// The type that a superblock is of.
+pub(crate) fn of(super_block: &TmpSuperBlock) -> TypeRef<TmpDentry> {
+    named(super_block.fs_type()).expect("every instance is of a type that is registered")
+}
+
+fn named(name: &[u8]) -> Option<TypeRef<TmpDentry>> {
     TYPES.lock().iter().find(|of| of.name() == name).cloned()
 }
 
-/// All types, in the order in which they were added.
+/// All types that programs know, in the order in which they were added.
 pub(crate) fn all() -> Vec<TypeRef<TmpDentry>> {
-    TYPES.lock().clone()
+    TYPES.lock().iter().filter(|of| !NAMELESS.contains(&of.name())).cloned().collect()
 }
 
 /// What the kernel keeps with an instance.
@@ -205,14 +219,36 @@ impl FileSystemType<TmpDentry> for Internal {
         self.0
     }
 
-    fn flags(&self) -> syscalls::file_system::TypeFlags {
-        syscalls::file_system::TypeFlags::INTERNAL
+    fn flags(&self) -> TypeFlags {
+        TypeFlags::INTERNAL
     }
 
     fn configure(
         self: Arc<Self>,
-        _purpose: syscalls::file_system::Purpose<'_, TmpDentry>,
-    ) -> Result<alloc::boxed::Box<dyn syscalls::file_system::Configure<TmpDentry>>, Errno> {
+        _purpose: Purpose<'_, TmpDentry>,
+    ) -> Result<Box<dyn Configure<TmpDentry>>, Errno> {
+        Ok(memory::boxed(InternalConfig).map_err(|_| Errno::ENOMEM)?)
+    }
+}
+
+/// Whoever may mount at all hears that this cannot be mounted.
+struct InternalConfig;
+
+impl Configure<TmpDentry> for InternalConfig {
+    fn get_tree(
+        &mut self,
+        _request: &Request<'_>,
+        _log: &mut Log,
+    ) -> Result<SuperBlockRef<TmpDentry>, Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    fn reconfigure(
+        &mut self,
+        _root: &Arc<TmpDentry>,
+        _flags: SuperFlags,
+        _log: &mut Log,
+    ) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
 }
