@@ -136,6 +136,16 @@ impl<E: Entry> Buckets<E> {
         Some(at)
     }
 
+    /// The bucket of a hash: its upper bits, so that buckets are in the order of hashes in every array.
+    ///
+    /// # Safety
+    /// `at` is an array of [`Buckets::new`] that lives.
+    #[inline]
+    unsafe fn index(at: NonNull<Self>, hash: u64) -> usize {
+        // SAFETY: by contract.
+        (hash >> (64 - unsafe { (*at.as_ptr()).bits })) as usize
+    }
+
     /// # Safety
     /// `at` is an array of [`Buckets::new`] that lives as long as `'a`.
     #[inline]
@@ -143,7 +153,7 @@ impl<E: Entry> Buckets<E> {
         // SAFETY: by contract. The index has at most `bits` bits, and `heads` is where `layout` put the first one:
         // the header's size is a multiple of its alignment, which is that of the heads.
         unsafe {
-            let index = (hash >> (64 - (*at.as_ptr()).bits)) as usize;
+            let index = Self::index(at, hash);
             &*(&raw const (*at.as_ptr()).heads).cast::<AtomicPtr<E>>().add(index)
         }
     }
@@ -391,9 +401,15 @@ impl<E: Entry> Writer<E> {
 
     /// Every linked entry, in no order.
     pub fn entries(&self) -> impl Iterator<Item = NonNull<E>> {
+        self.entries_from(0)
+    }
+
+    /// The linked entries of the bucket of `hash` and of all behind it, in no order; all of those with this hash or a higher
+    /// one are among them.
+    pub fn entries_from(&self, hash: u64) -> impl Iterator<Item = NonNull<E>> {
         // SAFETY: the writer's own array.
-        let which = unsafe { self.current.as_ref() }.which;
-        (0..self.buckets()).flat_map(move |index| {
+        let (which, first) = unsafe { (self.current.as_ref().which, Buckets::index(self.current, hash)) };
+        (first..self.buckets()).flat_map(move |index| {
             // SAFETY: the index is below the array's size, and the chain is one of `current`.
             unsafe { chain(Buckets::head_at(self.current, index), which) }
         })

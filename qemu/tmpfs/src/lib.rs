@@ -7,8 +7,8 @@
 //!    [`mnt_table::reclaim`].
 //! 3. A rename publishes the new name before it takes the old one away, and a rename onto an existing name replaces its
 //!    entry with one store: a name that always exists is never missed. For a moment both names can be found.
-//! 4. When the last mount of a superblock is gone its tree is taken apart, directory by directory, which breaks the
-//!    cycles of entries that own children that own their parents.
+//! 4. When the last mount of a superblock is gone its tree is taken apart, entry by entry, which breaks the cycles
+//!    of entries that own children that own their parents.
 //!
 //! # Lock order
 //! The mount namespace of the caller (in [`mnt_table::removal`], held for its test only); then [`TmpSuperBlock`]'s rename
@@ -35,6 +35,7 @@ mod page;
 mod place;
 mod radix;
 mod rename;
+mod shutdown;
 mod stats;
 mod super_block;
 

@@ -4,22 +4,17 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use core::ops::Range;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use mnt_table::dentry::{ActiveMounts, Dentry, SuperBlock};
-use mnt_table::list::NoMemory;
-use mnt_table::memory::{self, Claims, Grow};
-use mnt_table::reclaim::{self, pin};
+use mnt_table::dentry::{ActiveMounts, SuperBlock};
+use mnt_table::memory;
 use mnt_table::sync::Mutex;
 use mnt_table::{Mount, Source, UserNs};
-use smallvec::SmallVec;
 
-use crate::dentry::{DirEntry, TmpDentry};
+use crate::dentry::TmpDentry;
 use crate::inode::{New, What};
-use crate::name;
 use crate::stats::{self, Shard};
-use crate::{FsError, PAGE_SIZE};
+use crate::{FsError, PAGE_SIZE, name, shutdown};
 
 /// What an instance asks of the machine around it.
 pub trait Machine: Send + Sync {
@@ -344,57 +339,15 @@ impl SuperBlock for TmpSuperBlock {
         self.set_read_only(true)
     }
 
-    /// Takes the tree apart: marks every directory removed, unlinks every entry and forgets every place, so that all of
-    /// it is free after one grace period but for what somebody still has a handle of. Waits for the memory that it needs.
+    /// As [`shutdown::take_apart`].
     ///
     /// # Panics
     /// When it is called twice.
     fn shutdown(&self) {
         // AcqRel: a second call would find all that the first one did.
         assert!(!self.shut_down.swap(true, Ordering::AcqRel), "a superblock is shut down once");
-        let Some(root) = self.root() else { return };
-        let mut waiting = Waiting { directories: SmallVec::new(), found: SmallVec::new() };
-        waiting.directories.push(root);
-        while let Some(directory) = waiting.directories.pop() {
-            memory::until(|| waiting.empty(&directory));
-            reclaim::relieve();
+        if let Some(root) = self.root() {
+            shutdown::take_apart(root);
         }
-    }
-}
-
-/// What is yet to be taken apart.
-struct Waiting {
-    directories: SmallVec<[Arc<TmpDentry>; 4]>,
-    /// The entries of one directory.
-    found: SmallVec<[NonNull<DirEntry>; 8]>,
-}
-
-impl Waiting {
-    /// Takes the entries out of `directory`, or none of them.
-    fn empty(&mut self, directory: &TmpDentry) -> Result<(), NoMemory> {
-        let Ok((entries, writer)) = directory.directory() else { return Ok(()) };
-        let mut claims = Claims::none();
-        let guard = pin();
-        let mut writer = writer.lock();
-        // From here on nothing is added.
-        directory.set_removed();
-        self.directories.make_room(writer.entries.len())?;
-        self.found.make_room(writer.entries.len())?;
-        // An entry and a place each.
-        reclaim::claim(&mut claims, 2 * writer.entries.len())?;
-        self.found.extend(writer.entries.entries());
-        for entry in self.found.drain(..) {
-            // SAFETY: linked, and not removed before the call below.
-            let child = Arc::clone(unsafe { entry.as_ref() }.child());
-            child.place().set(None, &guard);
-            // SAFETY: found linked under this lock, and removed once.
-            unsafe { writer.entries.remove(entries, entry, &guard) };
-            if child.is_dir() {
-                self.directories.push(child);
-            } else {
-                child.set_removed();
-            }
-        }
-        Ok(())
     }
 }
