@@ -63,6 +63,7 @@ pub mod task;
 mod tests;
 pub mod umount;
 pub mod user_memory;
+mod ways;
 
 pub use credentials::Credentials;
 pub use errno::Errno;

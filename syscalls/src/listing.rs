@@ -12,13 +12,14 @@ use mnt_table::mount::MountFlags;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::{Dentry, Group, Guard, Mount, WriteSet, pin};
 use propagate::dominating::Dominating;
-use propagate::pivot_root::{Position, is_reachable};
+use propagate::pivot_root::Position;
 
 use crate::attributes::to_options;
 use crate::kernel::shown;
 use crate::mountinfo::{MountInfo, MountOptions, OptionFlags, PropagationTags};
-use crate::paths::{path_from, root_path};
+use crate::paths::root_path;
 use crate::user_memory::copy;
+use crate::ways::Ways;
 use crate::{Errno, Show, Task};
 
 /// What mountinfo shows to `task`, in order of creation.
@@ -57,11 +58,12 @@ pub(crate) fn list<D: Dentry>(
     let mut groups = None;
     let mut lines = Vec::new();
     let mut most = max;
-    let mounts = foreseen(locks.mounts_from(ns, first));
-    for mount in mounts.filter(|mount| is_visible(locks, mount, root)) {
+    let mut ways = Ways::new(locks, root, &guard);
+    for mount in foreseen(locks.mounts_from(ns, first)) {
         if lines.len() >= most {
             break;
         }
+        let Some(mountpoint) = ways.path(mount)?.map(copy).transpose()? else { continue };
         let (mut tags, master) = tags(locks, mount);
         // The groups that the reader sees matter only to slaves of slaves.
         if let Some(master) = master.filter(|master| master.above().is_some()) {
@@ -69,14 +71,12 @@ pub(crate) fn list<D: Dentry>(
                 Some(groups) => groups,
                 none => {
                     most = max.max(locks.mounts_len(ns) / PIECE);
-                    none.insert(dominating(locks, ns, root)?)
+                    none.insert(dominating(locks, ns, &mut ways)?)
                 }
             };
             tags.propagate_from = groups.of(&master)?;
         }
-        if let Some(mountpoint) = path_from(locks, mount, root, &guard)? {
-            lines.try_push(line(locks, mount, mountpoint, tags, show, &guard)?)?;
-        }
+        lines.try_push(line(locks, mount, mountpoint, tags, show, &guard)?)?;
     }
     Ok(lines)
 }
@@ -92,23 +92,20 @@ fn tags<D: Dentry>(locks: &WriteSet<D>, mount: &Mount<D>) -> (PropagationTags, O
     })
 }
 
-/// Whether the root of `mount` can be reached from `root`.
-pub(crate) fn is_visible<D: Dentry>(locks: &WriteSet<D>, mount: &Arc<Mount<D>>, root: &Position<D>) -> bool {
-    is_reachable(locks, &(Arc::clone(mount), Arc::clone(mount.root())), root)
-}
-
-/// The groups that somebody in `ns` sees whose root is `root`.
+/// The groups that somebody in `ns` sees, to whose root `ways` lead.
 ///
 /// # Errors
 /// `ENOMEM`.
 pub(crate) fn dominating<D: Dentry>(
     locks: &WriteSet<D>,
     ns: &MntNamespace<D>,
-    root: &Position<D>,
+    ways: &mut Ways<'_, D>,
 ) -> Result<Dominating, NoMemory> {
     let mut dominating = Dominating::default();
-    for mount in foreseen(locks.mounts(ns)).filter(|mount| is_visible(locks, mount, root)) {
-        dominating.sees(mount)?;
+    for mount in foreseen(locks.mounts(ns)) {
+        if ways.is_visible(mount)? {
+            dominating.sees(mount)?;
+        }
     }
     Ok(dominating)
 }

@@ -6,12 +6,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
-use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, memory};
+use mnt_table::list::NoMemory;
+use mnt_table::memory::Grow;
+use mnt_table::{Dentry, MntNamespace, Mount, WriteSet, memory, pin};
 use propagate::pivot_root::{Position, is_reachable};
 
-use crate::listing::is_visible;
 use crate::mount_query::{LAST_OLD_ID, Query, requested_namespace, requested_root};
 use crate::user_memory::write_all;
+use crate::ways::Ways;
 use crate::{Errno, Kernel};
 
 /// The id that stands for the caller's root.
@@ -56,17 +58,26 @@ pub fn listmount<D: Dentry, K: Kernel<D>>(
         if !is_reachable(&locks, &from, &root) && !is_admin {
             return Err(Errno::EPERM); // 8
         }
-        let listed =
-            |mount: &&Arc<Mount<D>>| mount.unique_id() != query.id && is_visible(&locks, mount, &from);
-        let id = |mount: &Arc<Mount<D>>| mount.unique_id();
+        let guard = pin();
+        let mut ways = Ways::new(&locks, &from, &guard);
+        let mut listed = |mounts: &mut dyn Iterator<Item = &Arc<Mount<D>>>| -> Result<Vec<u64>, NoMemory> {
+            let mut found = Vec::new();
+            for mount in mounts.filter(|mount| mount.unique_id() != query.id) {
+                if found.len() == count {
+                    break;
+                }
+                if ways.is_visible(mount)? {
+                    found.try_push(mount.unique_id())?;
+                }
+            }
+            Ok(found)
+        };
         if flags & abi::LISTMOUNT_REVERSE == 0 {
-            let mounts = locks.mounts_from(&ns, query.param.saturating_add(1));
-            memory::collect::<_, Vec<u64>>(mounts.filter(listed).take(count).map(id))?
+            listed(&mut locks.mounts_from(&ns, query.param.saturating_add(1)))?
         } else {
             let before = |mount: &&Arc<Mount<D>>| query.param == 0 || mount.unique_id() < query.param;
-            let mut mounts: Vec<_> = memory::collect(locks.mounts(&ns).take_while(before))?;
-            mounts.reverse();
-            memory::collect(mounts.into_iter().filter(listed).take(count).map(id))?
+            let mounts: Vec<_> = memory::collect(locks.mounts(&ns).take_while(before))?;
+            listed(&mut mounts.into_iter().rev())?
         }
     };
     let bytes: Vec<u8> = memory::collect(found.iter().flat_map(|id| id.to_le_bytes()))?;

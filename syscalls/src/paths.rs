@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use mnt_table::list::NoMemory;
 use mnt_table::memory::Grow;
 use mnt_table::namespace::namespace_of;
-use mnt_table::{Dentry, Guard, Mount, WriteSet, pin};
+use mnt_table::{Dentry, Guard, WriteSet, pin};
 use propagate::pivot_root::Position;
 
 use crate::Errno;
@@ -24,30 +24,6 @@ pub(crate) fn root_path<D: Dentry>(dentry: &Arc<D>, guard: &Guard) -> Result<Vec
         path.try_extend(b"//deleted".iter().copied())?;
     }
     Ok(path)
-}
-
-/// The path from `root` to the root of `mount`, which is reachable from there. None where a rename, which other namespaces'
-/// mounts do not hinder, took a mountpoint on the way out of what its mount shows.
-///
-/// # Errors
-/// `ENOMEM`.
-pub(crate) fn path_from<D: Dentry>(
-    locks: &WriteSet<D>,
-    mount: &Arc<Mount<D>>,
-    root: &Position<D>,
-    guard: &Guard,
-) -> Result<Option<Vec<u8>>, NoMemory> {
-    let mut climbed = Vec::new();
-    let mut at = mount;
-    while !Arc::ptr_eq(at, &root.0) {
-        let (Some(parent), Some(on)) = (locks.parent(at), locks.mountpoint(at)) else { break };
-        let stop = if Arc::ptr_eq(parent, &root.0) { &root.1 } else { parent.root() };
-        if !climb(on, Some(stop), &mut climbed, guard)? {
-            return Ok(None);
-        }
-        at = parent;
-    }
-    turn(climbed).map(Some)
 }
 
 /// The path of `at` from `root`, and whether it is below it: if not, the path is from the top of its tree, or of what it was
@@ -87,7 +63,7 @@ pub fn place_path<D: Dentry>(at: &Position<D>, root: &Position<D>) -> Result<(Ve
 
 /// Adds the path of `from` below, and without, `to` or the root of the file system, read from its end. Whether it is below
 /// `to`.
-fn climb<D: Dentry>(
+pub(crate) fn climb<D: Dentry>(
     from: &Arc<D>,
     to: Option<&Arc<D>>,
     climbed: &mut Vec<u8>,

@@ -16,11 +16,11 @@ use crate::attributes::to_attr;
 use crate::file_system::SuperFlags;
 use crate::ids::Kind;
 use crate::kernel::shown;
-use crate::listing::{dominating, is_visible, root_name, source};
+use crate::listing::{dominating, root_name, source};
 use crate::mount_query::{Query, requested_namespace, requested_root};
 use crate::mountinfo::{SuperOptions, put};
-use crate::paths::path_from;
 use crate::user_memory::{copy, write_all};
+use crate::ways::Ways;
 use crate::{Errno, Kernel};
 
 /// Bytes of the structure; strings stand behind it.
@@ -81,7 +81,7 @@ pub fn statmount<D: Dentry, K: Kernel<D>>(
         let caller = fs.root();
         let mount = locks.mount_by_id(&ns, query.id).ok_or(Errno::ENOENT)?; // 9
         let root = requested_root(&locks, &ns, own, &caller)?;
-        if !is_visible(&locks, mount, &root) && !is_admin {
+        if !Ways::new(&locks, &root, &pin()).is_visible(mount)? && !is_admin {
             return Err(Errno::EPERM); // 10
         }
         let mut record = Record { bytes: [0; SIZE], mask: 0, text: Vec::new(), room: size };
@@ -225,7 +225,9 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
     fn propagate_from(&self, record: &mut Record) -> Result<(), Errno> {
         record.has(abi::STATMOUNT_PROPAGATE_FROM);
         if let Some(master) = self.mount.propagation().master {
-            let from = dominating(self.locks, self.ns, self.caller)?.nearest(&master.group)?.unwrap_or(0);
+            let guard = pin();
+            let mut ways = Ways::new(self.locks, self.caller, &guard);
+            let from = dominating(self.locks, self.ns, &mut ways)?.nearest(&master.group)?.unwrap_or(0);
             record.put64(offset_of!(Fields, propagate_from), from.into());
         }
         Ok(())
@@ -243,13 +245,9 @@ impl<D: Dentry, K: Kernel<D>> Answer<'_, D, K> {
             record.string(abi::STATMOUNT_MNT_ROOT, offset_of!(Fields, mnt_root), &path)?;
         }
         if wanted & abi::STATMOUNT_MNT_POINT != 0 {
-            let visible = is_visible(self.locks, mount, self.root);
-            let path = if visible {
-                path_from(self.locks, mount, self.root, &guard)?.unwrap_or_default()
-            } else {
-                Vec::new()
-            };
-            record.string(abi::STATMOUNT_MNT_POINT, offset_of!(Fields, mnt_point), &path)?;
+            let mut ways = Ways::new(self.locks, self.root, &guard);
+            let path = ways.path(mount)?.unwrap_or_default();
+            record.string(abi::STATMOUNT_MNT_POINT, offset_of!(Fields, mnt_point), path)?;
         }
         Ok(())
     }

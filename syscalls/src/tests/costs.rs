@@ -97,6 +97,13 @@ impl World {
         world
     }
 
+    /// On `/a/a` many mounts one on the other.
+    fn pile(doublings: u32) -> Self {
+        let world = World::new();
+        (0..1 << doublings).for_each(|_| world.tmpfs("/a/a"));
+        world
+    }
+
     /// On `/a/a` many mounts side by side; on `/a/b` slaves of theirs, and on `/b` slaves of those.
     fn slaves_of_slaves(doublings: u32) -> Self {
         let world = World::new();
@@ -217,6 +224,12 @@ fn mountinfo_costs_the_same_for_each_line() {
         // The group of their masters' masters is not the nearest that the reader sees.
         assert_eq!(world.read_mountinfo(), 0);
     });
+    let read = |world: &World| {
+        world.read_mountinfo();
+    };
+    is_linear("one on the other", World::pile, read);
+    is_linear("one in the other", World::nested, read);
+    is_linear("a stack", World::stack, read);
 }
 
 #[test]
