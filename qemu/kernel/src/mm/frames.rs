@@ -246,7 +246,7 @@ pub(super) unsafe fn give_pages(mut next: impl FnMut() -> Option<NonNull<u8>>) {
     }
 }
 
-/// Takes a piece of RAM of at least `least` bytes for the heap, for good; more if there is plenty.
+/// Takes a piece of RAM of at least `least` bytes for the heap; more if there is plenty.
 pub(super) fn take_piece(least: usize, wanted: usize) -> Option<Range<u64>> {
     let order = |bytes: usize| bytes.div_ceil(FRAME as usize).next_power_of_two().ilog2() as usize;
     let mut blocks = BLOCKS.lock();
@@ -260,6 +260,18 @@ pub(super) fn take_piece(least: usize, wanted: usize) -> Option<Range<u64>> {
         return taken(&mut blocks, wanted);
     }
     if least < ORDERS { taken(&mut blocks, least) } else { None }
+}
+
+/// Takes a piece back.
+pub(super) fn give_piece(piece: Range<u64>) {
+    let order = ((piece.end - piece.start) / FRAME).ilog2() as usize;
+    BLOCKS.lock().give(piece.start, order);
+}
+
+/// Whether programs can have pages: more is free than the heap's reserve.
+pub(crate) fn is_plenty() -> bool {
+    let blocks = BLOCKS.lock();
+    blocks.free > blocks.reserve
 }
 
 /// Returns the physical address of a zeroed frame, or `None` when memory is out.

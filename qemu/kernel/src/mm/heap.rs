@@ -5,11 +5,12 @@
 //! 2. A CPU whose lists are both empty takes a whole batch from the class's depot, and one whose lists are
 //!    both full gives a whole batch to it, in a few instructions under the depot's lock. What one CPU
 //!    allocates and another one frees, as a reclaimer does all the time, travels back that way.
-//! 3. Only an empty depot sends a CPU to `talc`, for a batch at once; only a full one gives memory back. Whole pages, aligned to
-//!    their size, are a class too, whose batches come from [`super::frames`] and go back there.
+//! 3. Only an empty depot sends a CPU to `talc` ([`super::central`]), for a batch at once; only a full one gives memory back. Whole
+//!    pages, aligned to their size, are a class too, whose batches come from [`super::frames`] and go back there.
 //! 4. Larger sizes, and everything before the CPU's block stands, go to `talc` directly.
-//! 5. When `talc` has nothing left it gets another piece of RAM from [`super::frames`], for good.
-//! 6. When memory is out, an allocation that was claimed takes a block that was set aside for it ([`super::claims`]).
+//! 5. When memory is out, what lies idle goes back first ([`trim`]): depots, this CPU's magazines, and those of the others when
+//!    they come to it ([`ask_others`], [`settle`]). Then an allocation that was claimed takes a block that was set aside for it
+//!    ([`super::claims`]).
 //!
 //! # Invariants
 //! - `[Own]` A magazine is touched by its own CPU only, with preemption off, and never by an interrupt
@@ -20,24 +21,17 @@
 //!   the second word of a batch's first object to the next batch of the depot.
 //!
 //! # Lock order
-//! A class's depot is a leaf; `CENTRAL` → the frames. No CPU holds two of the former. Interrupt handlers neither allocate
-//! nor free.
-//!
-//! # Left out
-//! Giving idle objects back under memory pressure: each class may keep [`DEPOT_BATCHES_MAX`] batches.
+//! A class's depot is a leaf; so is `talc` but for the frames. No CPU holds two of the former. Interrupt handlers neither
+//! allocate nor free.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
-
-use talc::base::Talc;
-use talc::base::binning::DefaultBinning;
-use talc::source::Manual;
+use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
 
 use super::frames::{self, FRAME};
-use super::{claims, phys_to_virt};
-use crate::arch::percpu::{self, PreemptOff};
+use super::{central, claims};
+use crate::arch::percpu::{self, PerCpu, PreemptOff};
 use crate::arch::spin::SpinLock;
 
 /// The classes: every object of a class has this size, and its alignment is 16. 2176 is for the reclaimer's
@@ -53,15 +47,13 @@ const ALIGN: usize = 16;
 const DEPOT_BATCHES_MAX: usize = 1024;
 /// The same for pages, which others wait for.
 const PAGE_BATCHES_MAX: usize = 8;
-/// What `talc` gets at a time.
-const PIECE: usize = 1 << 20;
-/// What a piece has to have besides the allocation that it is for.
-const PIECE_SPARE: usize = 4096;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
 
-static CENTRAL: SpinLock<Talc<Manual, DefaultBinning>> = SpinLock::new(Talc::new(Manual));
+/// How often all CPUs were asked to give back what lies idle.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
 static DEPOTS: [SpinLock<Depot>; CLASSES] =
     [const { SpinLock::new(Depot { first: ptr::null_mut(), batches: 0 }) }; CLASSES];
 
@@ -164,10 +156,10 @@ impl Magazine {
             // SAFETY: a page of free memory, ours.
             frames::take_pages(batch_of(class), |page| unsafe { self.loaded.push(page.as_ptr()) });
         } else if self.loaded.count == 0 {
-            let mut central = CENTRAL.lock();
+            let mut central = central::lock();
             for _ in 0..batch_of(class) {
                 // SAFETY: the size is not zero.
-                let Some(object) = (unsafe { allocate(&mut central, class_layout(class)) }) else { break };
+                let Some(object) = (unsafe { central.allocate(class_layout(class)) }) else { break };
                 // SAFETY: fresh memory of the class's layout.
                 unsafe { self.loaded.push(object.as_ptr()) };
             }
@@ -182,7 +174,7 @@ impl Magazine {
         if self.loaded.count == 0 {
             return;
         }
-        let mut batch = core::mem::replace(&mut self.loaded, List::EMPTY);
+        let batch = core::mem::replace(&mut self.loaded, List::EMPTY);
         {
             let mut depot = DEPOTS[class].lock();
             if depot.batches < if class == PAGES { PAGE_BATCHES_MAX } else { DEPOT_BATCHES_MAX } {
@@ -193,17 +185,82 @@ impl Magazine {
                 return;
             }
         }
-        if class == PAGES {
-            // SAFETY: [Class]: pages, which nobody uses.
-            unsafe { frames::give_pages(|| batch.pop()) };
-            return;
-        }
-        let mut central = CENTRAL.lock();
-        while let Some(object) = batch.pop() {
-            // SAFETY: [Class]: it came from `talc` with this layout, and left its list.
-            unsafe { central.deallocate(object.as_ptr(), class_layout(class)) };
+        give_back(class, batch);
+    }
+}
+
+/// Gives free objects to where they are from.
+fn give_back(class: usize, mut objects: List) {
+    if class == PAGES {
+        // SAFETY: [Class]: pages, which nobody uses.
+        unsafe { frames::give_pages(|| objects.pop()) };
+        return;
+    }
+    let mut central = central::lock();
+    while let Some(object) = objects.pop() {
+        // SAFETY: [Class]: it came from `talc` with this layout, and left its list.
+        unsafe { central.deallocate(object.as_ptr(), class_layout(class)) };
+    }
+}
+
+/// Gives back what lies idle in the depots and in this CPU's magazines, and whole pieces of RAM. Whether there was anything.
+///
+/// Context: not in an interrupt handler; takes the heap's locks.
+#[cold]
+pub(super) fn trim() -> bool {
+    let _off = PreemptOff::new();
+    let Some(cpu) = percpu::current() else { return false };
+    let mut any = empty_magazines(cpu);
+    for (class, depot) in DEPOTS.iter().enumerate() {
+        loop {
+            let batch = {
+                let mut depot = depot.lock();
+                let Some(batch) = NonNull::new(depot.first) else { break };
+                // SAFETY: [Free]: the first object of a batch in the depot; its second word is the link.
+                depot.first = unsafe { batch.as_ref().next_batch };
+                depot.batches -= 1;
+                List { head: batch.as_ptr(), count: batch_of(class) }
+            };
+            give_back(class, batch);
+            any = true;
         }
     }
+    central::release() != 0 || any
+}
+
+/// Asks all CPUs to give back what lies idle in their magazines, as soon as they come to [`settle`].
+pub(super) fn ask_others() {
+    ASKED.fetch_add(1, Relaxed); // Relaxed: a number that stands for itself.
+    crate::sched::prod_all();
+}
+
+/// Empties this CPU's magazines, if that was asked for.
+///
+/// Context: threads, at moments when no allocation is under way.
+#[inline]
+pub(crate) fn settle(cpu: &PerCpu) {
+    // Relaxed, both: numbers that stand for themselves; the second is this CPU's.
+    let asked = ASKED.load(Relaxed);
+    if cpu.magazines.answered.load(Relaxed) != asked {
+        cpu.magazines.answered.store(asked, Relaxed);
+        let _off = PreemptOff::new();
+        empty_magazines(cpu);
+    }
+}
+
+/// Context: preemption off, `cpu` is this one, not in an interrupt handler, and no magazine is in use.
+#[cold]
+fn empty_magazines(cpu: &PerCpu) -> bool {
+    let mut any = false;
+    for class in 0..CLASSES {
+        // SAFETY: [Own], by contract.
+        let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
+        for list in [&mut magazine.loaded, &mut magazine.spare] {
+            any |= list.count != 0;
+            give_back(class, core::mem::replace(list, List::EMPTY));
+        }
+    }
+    any
 }
 
 /// One CPU's magazines and counters.
@@ -212,6 +269,8 @@ pub(crate) struct Magazines {
     /// Bytes allocated here minus bytes freed here; only the sum over all CPUs means something.
     live_bytes: AtomicI64,
     live_objects: AtomicI64,
+    /// The number of the last request of [`ask_others`] that was met.
+    answered: AtomicU32,
 }
 
 // SAFETY: `classes` is touched by its own CPU only ([Own]); the counters are atomic.
@@ -225,6 +284,7 @@ impl Magazines {
             ),
             live_bytes: AtomicI64::new(0),
             live_objects: AtomicI64::new(0),
+            answered: AtomicU32::new(0),
         }
     }
 
@@ -254,46 +314,37 @@ pub(crate) fn live() -> Live {
     })
 }
 
-/// Allocates from `talc`, which gets more RAM if it has too little.
-///
-/// # Safety
-/// The size is not zero.
-unsafe fn allocate(central: &mut Talc<Manual, DefaultBinning>, layout: Layout) -> Option<NonNull<u8>> {
-    // SAFETY: as here.
-    if let Some(found) = unsafe { central.allocate(layout) } {
-        return Some(found);
-    }
-    let least = layout.size().checked_add(layout.align())?.checked_add(PIECE_SPARE)?;
-    let piece = frames::take_piece(least, PIECE)?;
-    // SAFETY: free RAM, mapped by the direct map, and the heap's from here on.
-    unsafe { central.claim(phys_to_virt(piece.start) as *mut u8, (piece.end - piece.start) as usize) };
-    // SAFETY: as here.
-    unsafe { central.allocate(layout) }
-}
-
 /// A block to be set aside.
 pub(super) fn take_block() -> Option<NonNull<u8>> {
     // SAFETY: the size is not zero.
-    unsafe { allocate(&mut CENTRAL.lock(), claims::BLOCK) }
+    let take = || unsafe { central::lock().allocate(claims::BLOCK) };
+    take().or_else(|| if trim() { take() } else { None })
 }
 
 /// Takes a block back.
 pub(super) fn give_block(block: NonNull<u8>) {
     // SAFETY: from `take_block`; whoever calls this has it no more.
-    unsafe { CENTRAL.lock().deallocate(block.as_ptr(), claims::BLOCK) };
+    unsafe { central::lock().deallocate(block.as_ptr(), claims::BLOCK) };
 }
 
 /// Memory for `layout` out of a block that was set aside, if the allocation is covered.
 #[cold]
 fn draw(layout: Layout) -> Option<NonNull<u8>> {
     let block = claims::draw(layout)?;
-    let mut central = CENTRAL.lock();
+    let mut central = central::lock();
     // SAFETY: as in `give_block`. The block is free memory of at least this size and alignment, and nobody comes between
     // the two calls; the layout's size is not zero.
     unsafe {
         central.deallocate(block.as_ptr(), claims::BLOCK);
         central.allocate(layout)
     }
+}
+
+/// An object of a class though there is no memory: what lies idle elsewhere, or a block.
+#[cold]
+fn without_memory(class: usize, again: impl FnOnce() -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+    let object = if trim() { again() } else { None };
+    object.or_else(|| draw(class_layout(class)))
 }
 
 /// The class that serves `layout`, if one does.
@@ -319,23 +370,24 @@ unsafe impl GlobalAlloc for Heap {
         let off = PreemptOff::new();
         let Some(cpu) = percpu::current() else {
             // SAFETY: the caller's layout has a size that is not zero.
-            return unsafe { allocate(&mut CENTRAL.lock(), whole(layout)) }
+            return unsafe { central::lock().allocate(whole(layout)) }
                 .map_or(ptr::null_mut(), NonNull::as_ptr);
         };
         debug_assert!(!cpu.in_interrupt(), "an interrupt handler allocates");
         let Some(class) = class_of(layout) else {
             // SAFETY: as above.
-            let got = unsafe { allocate(&mut CENTRAL.lock(), layout) }.or_else(|| draw(layout));
+            let take = || unsafe { central::lock().allocate(layout) };
+            let got = take().or_else(|| if trim() { take() } else { None }).or_else(|| draw(layout));
             if got.is_some() {
                 cpu.magazines.count(1, layout.size());
             }
             return got.map_or(ptr::null_mut(), NonNull::as_ptr);
         };
         // SAFETY: [Own]: this CPU, preemption off until `off` drops, not in an interrupt (asserted above).
-        let magazine = unsafe { &mut (*cpu.magazines.classes.get())[class] };
-        let object = match magazine.loaded.pop() {
+        let magazine = || unsafe { &mut (*cpu.magazines.classes.get())[class] };
+        let object = match magazine().loaded.pop() {
             Some(object) => Some(object),
-            None => magazine.reload(class).or_else(|| draw(class_layout(class))),
+            None => magazine().reload(class).or_else(|| without_memory(class, || magazine().reload(class))),
         };
         if object.is_some() {
             cpu.magazines.count(1, SIZES[class]);
@@ -348,13 +400,13 @@ unsafe impl GlobalAlloc for Heap {
         let off = PreemptOff::new();
         let Some(cpu) = percpu::current() else {
             // SAFETY: allocated below with the same rounding, if before the CPUs' blocks stood; ours to free.
-            unsafe { CENTRAL.lock().deallocate(object, whole(layout)) };
+            unsafe { central::lock().deallocate(object, whole(layout)) };
             return;
         };
         debug_assert!(!cpu.in_interrupt(), "an interrupt handler frees");
         let Some(class) = class_of(layout) else {
             // SAFETY: the caller's object, allocated with this layout.
-            unsafe { CENTRAL.lock().deallocate(object, layout) };
+            unsafe { central::lock().deallocate(object, layout) };
             cpu.magazines.count(-1, layout.size());
             return;
         };
@@ -375,7 +427,7 @@ unsafe impl GlobalAlloc for Heap {
         match (class_of(layout), class_of(new)) {
             (Some(old), Some(new)) if old == new => return object,
             // SAFETY: neither size belongs to a class, so the object came from `talc` with `layout`.
-            (None, None) if unsafe { CENTRAL.lock().try_realloc_in_place(object, layout, new_size) } => {
+            (None, None) if unsafe { central::lock().resize(object, layout, new_size) } => {
                 if let Some(cpu) = percpu::current() {
                     cpu.magazines.count(-1, layout.size());
                     cpu.magazines.count(1, new_size);

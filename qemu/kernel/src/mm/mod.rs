@@ -31,6 +31,7 @@ mod advise;
 mod area;
 pub(crate) mod backing;
 pub(crate) mod calls;
+mod central;
 pub(crate) mod claims;
 pub(crate) mod fault;
 pub(crate) mod frames;

@@ -1,7 +1,8 @@
 //! Who has to go when memory is out.
 //!
-//! A program that touches memory that cannot be had does not necessarily die itself: the process that has most does, as in Linux,
-//! weighed by its `oom_score_adj`. Who touched it tries again when that one is gone.
+//! A program that touches memory that cannot be had does not necessarily die itself. First what lies idle is collected: in the
+//! reclaimer, in all CPUs' magazines, in stacks of threads that have ended. If that is not enough, the process that has most
+//! dies, as in Linux, weighed by its `oom_score_adj`. Who touched it tries again when that one is gone.
 //!
 //! Lock order: `LAST` is a leaf; of spaces only counters are read.
 
@@ -9,7 +10,7 @@ use alloc::sync::{Arc, Weak};
 
 use linux_raw_sys::general::SIGKILL;
 
-use super::frames;
+use super::{frames, heap, stack};
 use crate::arch::clock;
 use crate::arch::spin::SpinLock;
 use crate::console::println;
@@ -20,6 +21,8 @@ use crate::task::{self, Process, Thread, signal};
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// How long somebody waits before he tries again.
 const PAUSE_NS: u64 = 1_000_000;
+/// Stacks whose memory is freed before it is looked whether that is enough.
+const STACKS_AT_ONCE: usize = 64;
 /// `oom_score_adj` of a process that is never taken.
 const NEVER: i32 = -1000;
 
@@ -34,6 +37,10 @@ pub(crate) fn relieve() -> bool {
     if me.fatal_signal() {
         return false;
     }
+    collect();
+    if frames::is_plenty() {
+        return true;
+    }
     if is_due()
         && let Some(victim) = largest(&me)
     {
@@ -46,6 +53,15 @@ pub(crate) fn relieve() -> bool {
     }
     sched::sleep_ns(PAUSE_NS);
     !me.fatal_signal()
+}
+
+/// Has everybody give back what he has and does not use, as far as that takes no longer than a moment.
+fn collect() {
+    mnt_table::reclaim::quiesce();
+    stack::trim(STACKS_AT_ONCE);
+    heap::ask_others();
+    sched::sleep_ns(PAUSE_NS);
+    heap::trim();
 }
 
 /// Whether it is time for a victim: the last one is gone, or does not go.

@@ -8,11 +8,13 @@
 //! mapped later below one of them is there in all spaces.
 //!
 //! # Invariants
-//! - `[Grow]` A present entry of the upper half never changes its frame or its rights.
+//! - `[Grow]` A present entry of the upper half never changes its frame or its rights; only those of stacks that nobody uses go,
+//!   and every CPU has forgotten one before there is another. Tables stay.
 //! - `[Half]` The root's upper entries are all there before the first space is made, and the lower half of the kernel's own tables
 //!   is empty.
 
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use x86_64::registers::control::{Cr3, Cr3Flags};
@@ -103,7 +105,7 @@ pub(super) fn init(info: &BootInfo) {
         (stack, Use::Data),
         (symbols, Use::ReadOnly),
     ] {
-        map(&mut tables, range.start, range.start - IMAGE, range.end - range.start, usage);
+        must_map(&mut tables, range.start, range.start - IMAGE, range.end - range.start, usage);
     }
     for ram in &info.ram {
         // Whole pages that touch RAM; two neighbours may share one, hence `Exists` is fine in `map`.
@@ -174,19 +176,55 @@ pub(crate) fn map_direct(phys: u64, bytes: u64, usage: Use) -> u64 {
     phys_to_virt(phys)
 }
 
-/// Maps fresh, zeroed memory at `start`. False if memory ran out; what was mapped until then stays.
+/// Maps fresh, zeroed memory of `PAGES` pages, which lie below one table of the last level, at `start`. False without memory for
+/// that; then nothing is mapped.
 ///
 /// Context: allocates; not in an interrupt handler.
-pub(super) fn map_fresh(start: u64, bytes: u64) -> bool {
-    let mut tables = TABLES.lock();
-    let tables = tables.as_mut().expect("page tables before mm::init");
-    (start..start + bytes).step_by(FRAME as usize).all(|virt| match frames::alloc() {
-        Some(phys) => {
-            map(tables, virt, phys, FRAME, Use::Data);
-            true
+pub(super) fn map_fresh<const PAGES: usize>(start: u64) -> bool {
+    let mut fresh = heapless::Vec::<u64, PAGES>::new();
+    while fresh.len() < PAGES {
+        let Some(frame) = frames::alloc() else { break };
+        let _ = fresh.push(frame);
+    }
+    if fresh.is_full() {
+        let mut tables = TABLES.lock();
+        let tables = tables.as_mut().expect("page tables before mm::init");
+        // If there is no memory for the table, the first page says so.
+        if map(tables, start, fresh[0], FRAME, Use::Data).is_ok() {
+            for (virt, frame) in (start..).step_by(FRAME as usize).zip(fresh).skip(1) {
+                map(tables, virt, frame, FRAME, Use::Data).expect("the table is there");
+            }
+            return true;
         }
-        None => false,
-    })
+    }
+    give(&fresh);
+    false
+}
+
+/// Unmaps the memory of [`map_fresh`] at `start` on all CPUs, and frees it.
+///
+/// Context: nobody uses it any more; preemption off; see [`super::shootdown::post`].
+pub(super) fn unmap_fresh<const PAGES: usize>(start: u64) {
+    let pages = (start..).step_by(FRAME as usize).take(PAGES);
+    let mut unmapped = heapless::Vec::<u64, PAGES>::new();
+    {
+        let mut tables = TABLES.lock();
+        let tables = tables.as_mut().expect("page tables before mm::init");
+        for virt in pages {
+            let page = Page::<Size4KiB>::containing_address(VirtAddr::new(virt));
+            let (frame, unflushed) = tables.unmap(page).expect("it was mapped");
+            unflushed.ignore();
+            let _ = unmapped.push(frame.start_address().as_u64());
+        }
+    }
+    super::shootdown::post_to_all(start as usize..(start + PAGES as u64 * FRAME) as usize);
+    give(&unmapped);
+}
+
+fn give(frames: &[u64]) {
+    let mut addresses = frames.iter().filter_map(|frame| NonNull::new(phys_to_virt(*frame) as *mut u8));
+    // SAFETY: from `frames::alloc`, mapped nowhere but in the direct map, and nobody's.
+    unsafe { frames::give_pages(|| addresses.next()) };
 }
 
 /// True if the eight bytes at `virt` can be read. Takes no lock: for a panic, when all other CPUs stand
@@ -258,12 +296,28 @@ fn visit(table: u64, level: u32, writable: bool, executable: bool, audit: &mut A
 
 fn direct(tables: &mut OffsetPageTable<'_>, range: Range<u64>, usage: Use) {
     if !range.is_empty() {
-        map(tables, phys_to_virt(range.start), range.start, range.end - range.start, usage);
+        must_map(tables, phys_to_virt(range.start), range.start, range.end - range.start, usage);
+    }
+}
+
+/// [`map`] at boot.
+fn must_map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage: Use) {
+    if let Err(why) = map(tables, virt, phys, bytes, usage) {
+        panic!("cannot map {virt:#x}: {why}");
     }
 }
 
 /// Maps whole pages, huge ones where both addresses allow. What is mapped already stays as it is.
-fn map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage: Use) {
+///
+/// # Errors
+/// The reason in words; some of it may be mapped then.
+fn map(
+    tables: &mut OffsetPageTable<'_>,
+    virt: u64,
+    phys: u64,
+    bytes: u64,
+    usage: Use,
+) -> Result<(), &'static str> {
     let flags = usage.flags();
     // The same for every upper entry, so that none of them ever changes either ([Grow]).
     let parents = F::PRESENT | F::WRITABLE;
@@ -296,11 +350,11 @@ fn map(tables: &mut OffsetPageTable<'_>, virt: u64, phys: u64, bytes: u64, usage
                     .map_err(describe)
             }
         };
-        match result {
-            Ok(()) | Err(None) => {}
-            Err(Some(why)) => panic!("cannot map {virt:?}: {why}"),
+        if let Err(Some(why)) = result {
+            return Err(why);
         }
     }
+    Ok(())
 }
 
 /// `None` if the page is there already, else the reason in words.

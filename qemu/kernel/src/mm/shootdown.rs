@@ -57,6 +57,15 @@ pub(super) fn post(targets: u64, root: u64, range: Range<usize>, evict: bool) {
     mailbox::post(mailbox_of, me.index, targets, &Request { root, range, evict }, interrupt, meanwhile);
 }
 
+/// Makes all CPUs, this one too, forget the translations of `range` in the kernel's half.
+///
+/// Context: preemption is off.
+pub(super) fn post_to_all(range: Range<usize>) {
+    let all = percpu::all().fold(0, |all, cpu| all | 1 << cpu.index);
+    forget(&range);
+    post(all, super::paging::root(), range, false);
+}
+
 /// Does what other CPUs asked of this one. Context: the interrupt, or preemption off.
 pub(crate) fn serve() {
     let _off = cpu::IrqOff::new();

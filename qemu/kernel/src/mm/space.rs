@@ -186,6 +186,10 @@ impl SpaceSlot {
 
 /// Does what another CPU asked of this one, see [`shootdown`]. Context: interrupts off.
 pub(super) fn forget_here(root: u64, range: &Range<usize>, evict: bool) {
+    if root == paging::root() {
+        // The kernel's half, which all tables have.
+        return shootdown::forget(range);
+    }
     let cpu = percpu::this();
     // SAFETY: [Loaded]: the space outlives its tables' use here.
     let Some(space) = (unsafe { cpu.space.loaded.get().as_ref() }) else { return };

@@ -39,6 +39,7 @@ use crate::arch::cpu::IrqOff;
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::spin::IrqSpinLock;
 use crate::arch::{clock, lapic};
+use crate::mm::heap;
 use crate::mm::stack::Stack;
 use crate::task;
 
@@ -258,6 +259,7 @@ pub(crate) fn preempt() {
 /// Context: interrupts off, preempt count 0, nothing known of this CPU.
 pub(crate) fn at_border() -> bool {
     let cpu = percpu::this();
+    heap::settle(cpu);
     let allowed = with_current(|entity| entity.allowed());
     if allowed >> cpu.index & 1 == 0 {
         leave(Leave::Move(least_loaded(allowed)));
@@ -378,6 +380,7 @@ pub(crate) fn idle() -> ! {
         if percpu::take_epoch_used() {
             crate::epoch::flush();
         }
+        heap::settle(cpu);
         // Relaxed, both: a hint, see `take_idle`.
         IDLE.fetch_or(1 << cpu.index, Relaxed);
         steal(cpu);
@@ -524,6 +527,12 @@ pub(crate) fn kick(entity: &Entity) {
             lapic::send_reschedule(percpu::get(run_queue.cpu).apic_id);
         }
     });
+}
+
+/// Makes all other CPUs pass by the border to user mode, or through their idle loop, soon. Context: threads.
+pub(crate) fn prod_all() {
+    let here = percpu::this().index;
+    percpu::all().filter(|cpu| cpu.index != here).for_each(|cpu| lapic::send_reschedule(cpu.apic_id));
 }
 
 /// Lets `entity` run on the CPUs `allowed` only, from its next way to user mode on.
