@@ -172,10 +172,31 @@ pub fn collect<T, C: Grow<T>>(values: impl IntoIterator<Item = T>) -> Result<C, 
     Ok(collected)
 }
 
-/// Tries `work`, which nobody could be told has failed, until there is memory for it.
+/// While this lives, claims of this thread may be met from the last memory that there is, which others are refused: what the
+/// thread does gives some back.
+pub(crate) struct Pressing(
+    /// Not `Send`, as claims.
+    core::marker::PhantomData<*mut ()>,
+);
+
+impl Pressing {
+    pub(crate) fn new() -> Self {
+        platform::press(true);
+        Pressing(core::marker::PhantomData)
+    }
+}
+
+impl Drop for Pressing {
+    fn drop(&mut self) {
+        platform::press(false);
+    }
+}
+
+/// Tries `work`, which nobody could be told has failed, until there is memory for it, if need be the last.
 ///
 /// Context: not pinned; no lock held; runs destructors; may wait.
 pub fn until<R>(mut work: impl FnMut() -> Result<R, NoMemory>) -> R {
+    let _pressing = Pressing::new();
     let mut spins = 0;
     loop {
         if let Ok(done) = work() {

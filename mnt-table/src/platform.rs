@@ -22,7 +22,7 @@ pub const CPUS_MAX: usize = match (cfg!(loom), cfg!(miri)) {
 /// - No interrupt handler calls anything of this crate.
 /// - All guards come from one collector.
 ///
-/// `claim`, `release`, `cover` and `uncover` keep the promise of [`crate::memory`]; no memory safety rests on them.
+/// `claim`, `release`, `cover`, `uncover` and `press` keep the promise of [`crate::memory`]; no memory safety rests on them.
 pub unsafe trait Platform {
     /// The index of the CPU that runs this; may be out of date as soon as it is returned.
     fn cpu() -> usize;
@@ -43,6 +43,9 @@ pub unsafe trait Platform {
     fn cover();
     /// Ends one `cover`.
     fn uncover();
+    /// From `true` to `false`, which nest, claims of this thread may be met from the last memory that there is: what it does
+    /// gives some back.
+    fn press(on: bool);
 }
 
 /// Makes a type that implements [`Platform`] the one of this kernel. Use it once.
@@ -86,6 +89,10 @@ macro_rules! platform {
             extern "Rust" fn _mnt_table_uncover() {
                 <$type as $crate::platform::Platform>::uncover()
             }
+            #[unsafe(no_mangle)]
+            extern "Rust" fn _mnt_table_press(on: bool) {
+                <$type as $crate::platform::Platform>::press(on)
+            }
         };
     };
 }
@@ -95,7 +102,7 @@ pub use crossbeam_epoch::Guard as EpochGuard;
 #[cfg(all(feature = "std", not(loom)))]
 #[doc(hidden)]
 pub use body::{Hooks, install};
-pub(crate) use body::{claim, cover, cpu, relax, release, uncover};
+pub(crate) use body::{claim, cover, cpu, press, relax, release, uncover};
 #[cfg(any(not(loom), crossbeam_loom))]
 pub(crate) use body::{pin, preempt_off, preempt_on};
 
@@ -113,6 +120,7 @@ mod body {
         fn _mnt_table_release(less: usize);
         fn _mnt_table_cover();
         fn _mnt_table_uncover();
+        fn _mnt_table_press(on: bool);
     }
 
     #[inline]
@@ -169,6 +177,12 @@ mod body {
         // SAFETY: as above.
         unsafe { _mnt_table_uncover() };
         preempt_on();
+    }
+
+    #[inline]
+    pub(crate) fn press(on: bool) {
+        // SAFETY: as above.
+        unsafe { _mnt_table_press(on) }
     }
 }
 
@@ -258,6 +272,9 @@ mod body {
             (hooks.uncover)();
         }
     }
+
+    #[inline]
+    pub(crate) fn press(_on: bool) {}
 }
 
 #[cfg(loom)]
@@ -311,6 +328,8 @@ mod body {
     pub(crate) fn cover() {}
 
     pub(crate) fn uncover() {}
+
+    pub(crate) fn press(_on: bool) {}
 }
 
 /// Says which CPU this thread of a model stands for, from here on.

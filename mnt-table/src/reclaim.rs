@@ -22,6 +22,8 @@ use alloc::sync::Arc;
 #[cfg(any(not(loom), crossbeam_loom))]
 use crate::limbo::{Bag, Limbo};
 use crate::list::NoMemory;
+#[cfg(any(not(loom), crossbeam_loom))]
+use crate::memory::Pressing;
 use crate::memory::{Claims, covered};
 use crate::platform::{self, CPUS_MAX};
 #[cfg(any(not(loom), crossbeam_loom))]
@@ -149,6 +151,7 @@ impl Guard {
     }
 
     fn flush_cpus(&self, cpus: core::ops::Range<usize>) {
+        let _pressing = Pressing::new();
         let mut claims = Claims::none();
         if claims.claim(RETIRE_CLAIM).is_err() {
             return;

@@ -320,6 +320,11 @@ unsafe impl Platform for Kernel {
     fn uncover() {
         claims::uncover();
     }
+
+    #[inline]
+    fn press(on: bool) {
+        crate::sched::press(on);
+    }
 }
 
 mnt_table::platform!(Kernel);

@@ -20,8 +20,9 @@ use core::ptr::NonNull;
 
 use mnt_table::memory::ALLOCATION_MAX;
 
-use super::heap;
+use super::{frames, heap};
 use crate::arch::percpu::{self, PreemptOff};
+use crate::sched;
 
 /// Blocks that a CPU keeps without claims.
 const KEPT: usize = 16;
@@ -88,6 +89,13 @@ fn with_blocks<R>(change: impl FnOnce(&mut Blocks) -> R) -> Option<R> {
 
 /// As [`mnt_table::platform::Platform::claim`].
 pub(crate) fn claim(more: usize) -> bool {
+    // Whoever is told of it does without, as long as something is left for those who cannot be told.
+    if frames::is_low() && !sched::is_pressing() {
+        heap::trim();
+        if frames::is_low() {
+            return false;
+        }
+    }
     let granted = with_blocks(|blocks| {
         let Some(needed) = blocks.claimed.checked_add(more) else { return false };
         while blocks.count < needed {

@@ -9,7 +9,8 @@
 //! are without [`FREE`].
 //!
 //! The last frames ([`Buddy::reserve`]) are the heap's alone: user memory, page tables and stacks are refused before the kernel's
-//! own objects are.
+//! own objects are. Of these, large ones leave half of it, and so does what can be refused without harm ([`is_low`],
+//! [`super::claims`]): the rest is for what cannot.
 //!
 //! # Invariants
 //! - `[Reserved]` No range of the list, and so no block, overlaps the image, the module, the loader's kept structures or the
@@ -18,7 +19,7 @@
 
 use core::ops::Range;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use heapless::Vec;
 use x86_64::PhysAddr;
@@ -39,12 +40,16 @@ const FREE: u32 = 1 << 31;
 /// The part of all frames that only the heap may use, and its bounds in frames.
 const RESERVE_PART: usize = 64;
 const RESERVE: Range<usize> = 256..8192;
+/// The order of a piece for an object of the heap's classes.
+const SMALL: usize = 2;
 
 /// Free ranges until the blocks stand.
 static EARLY: SpinLock<Option<Ranges>> = SpinLock::new(None);
 static BLOCKS: SpinLock<Buddy> = SpinLock::new(Buddy::new());
 /// Frames of RAM that were free at boot.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+/// See [`is_low`].
+static LOW: AtomicBool = AtomicBool::new(false);
 
 /// Collects the free ranges of RAM.
 ///
@@ -191,7 +196,16 @@ impl Buddy {
             self.link(phys + (FRAME << found), found);
         }
         self.free -= 1 << order;
+        self.note();
         Some(phys)
+    }
+
+    fn note(&self) {
+        let low = self.free < self.reserve / 2;
+        // Relaxed, both: a hint; written under the lock.
+        if LOW.load(Relaxed) != low {
+            LOW.store(low, Relaxed);
+        }
     }
 
     /// Takes a block back.
@@ -209,6 +223,7 @@ impl Buddy {
             order += 1;
         }
         self.link(phys, order);
+        self.note();
     }
 }
 
@@ -220,6 +235,11 @@ pub(crate) fn total() -> usize {
 /// Frames in free blocks; what lies in the heap's magazines is not among them.
 pub(crate) fn free() -> usize {
     BLOCKS.lock().free
+}
+
+/// Whether less than half of the heap's reserve is left.
+pub(super) fn is_low() -> bool {
+    LOW.load(Relaxed) // Relaxed: a hint.
 }
 
 /// Takes single frames, as many as there are up to `count`, and hands each one's address in the direct map to `put`. Leaves the
@@ -246,16 +266,18 @@ pub(super) unsafe fn give_pages(mut next: impl FnMut() -> Option<NonNull<u8>>) {
     }
 }
 
-/// Takes a piece of RAM of at least `least` bytes for the heap; more if there is plenty.
+/// Takes a piece of RAM of at least `least` bytes for the heap; more if there is plenty. Leaves half of the reserve if it is a
+/// large one.
 pub(super) fn take_piece(least: usize, wanted: usize) -> Option<Range<u64>> {
     let order = |bytes: usize| bytes.div_ceil(FRAME as usize).next_power_of_two().ilog2() as usize;
     let mut blocks = BLOCKS.lock();
     let (least, wanted) = (order(least), order(wanted.max(least)));
-    // Something is left for others as long as there is another way.
+    let keep = if least > SMALL { blocks.reserve / 2 } else { 0 };
     let taken = |blocks: &mut Buddy, order| {
-        let phys = blocks.take(order, 0)?;
+        let phys = blocks.take(order, keep)?;
         Some(phys..phys + (FRAME << order))
     };
+    // Something is left for others as long as there is another way.
     if wanted < ORDERS && blocks.free > 16 << wanted {
         return taken(&mut blocks, wanted);
     }

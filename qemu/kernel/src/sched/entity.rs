@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 use heapless::String;
 use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
@@ -54,6 +54,9 @@ pub(crate) struct Entity {
     pub(super) sleep_link: RBTreeAtomicLink,
     pub(super) switches: AtomicU64,
     pub(super) preemptions: AtomicU64,
+    // Itself.
+    /// How often [`super::press`] was begun and not ended.
+    pub(super) pressing: AtomicU32,
     // Any CPU.
     /// The CPUs that it may run on, a bit for each.
     pub(super) allowed: AtomicU64,
@@ -89,6 +92,7 @@ impl Entity {
             sleep_link: RBTreeAtomicLink::new(),
             switches: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
+            pressing: AtomicU32::new(0),
             allowed: AtomicU64::new(u64::MAX),
             body: SpinLock::new(None),
             end: SpinLock::new(End::default()),

@@ -412,6 +412,28 @@ fn steal(cpu: &PerCpu) {
     }
 }
 
+/// As [`mnt_table::platform::Platform::press`].
+pub(crate) fn press(on: bool) {
+    let change = |entity: &Entity| {
+        // Relaxed, both: written by the thread itself.
+        let now = entity.pressing.load(Relaxed);
+        entity.pressing.store(if on { now + 1 } else { now - 1 }, Relaxed);
+    };
+    if is_running() {
+        with_current(change);
+    }
+}
+
+/// Whether what the running thread does gives memory back.
+pub(crate) fn is_pressing() -> bool {
+    is_running() && with_current(|entity| entity.pressing.load(Relaxed) != 0) // Relaxed: as above.
+}
+
+/// Whether this CPU has threads yet.
+fn is_running() -> bool {
+    percpu::current().is_some_and(|cpu| !cpu.run_queue.running.load(Relaxed).is_null()) // Relaxed: own CPU.
+}
+
 /// Runs `look` on the running thread.
 #[expect(unsafe_code, reason = "a pointer that this CPU keeps")]
 pub(crate) fn with_current<R>(look: impl FnOnce(&Entity) -> R) -> R {
