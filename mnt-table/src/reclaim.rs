@@ -292,6 +292,11 @@ pub struct Stats {
     pub refused: u64,
 }
 
+/// How many boxes this CPU has freed: whether a flush did something.
+pub fn freed_here() -> u64 {
+    COUNTERS[platform::cpu()].freed.load(Ordering::Relaxed) // Relaxed: statistics.
+}
+
 /// Sums the counters of all CPUs. Exact at rest; while others work, a moment's estimate.
 pub fn stats() -> Stats {
     // Freed first: a box is freed after it was retired, so the difference cannot come out negative at rest.

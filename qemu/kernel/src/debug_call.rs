@@ -40,6 +40,7 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
             2 => {
                 // What is left is among the counters.
                 crate::ipc::collect_lost_sockets();
+                mm::oom::collect();
                 epoch::flush_epochs().map_err(|_| Errno::ENOMEM)?;
                 counters()
             }

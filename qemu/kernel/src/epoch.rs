@@ -18,11 +18,27 @@ use crate::sched::{self, JoinHandle, SpawnError};
 /// Flushes per CPU and round of [`flush_epochs`]; one flush frees at most 8 bags of 64.
 const FLUSHES: usize = 32;
 
+/// Flushes of one CPU after which what it passed on is free, if nobody is in the way.
+const GRACE: u32 = 3;
+
 /// Passes this CPU's garbage on and frees what can be freed.
 ///
 /// Context: threads, not pinned; runs destructors.
 pub(crate) fn flush() {
     mnt_table::pin().flush();
+}
+
+/// Flushes until nothing of this CPU's comes free any more, or it has something to do: garbage of a CPU that stays idle may hold
+/// any amount of memory.
+///
+/// Context: the idle thread.
+pub(crate) fn flush_idle(has_work: impl Fn() -> bool) {
+    let mut in_vain = 0;
+    while in_vain < GRACE && !has_work() {
+        let before = reclaim::freed_here();
+        flush();
+        in_vain = if reclaim::freed_here() == before { in_vain + 1 } else { 0 };
+    }
 }
 
 /// Flushes on every CPU until nothing retired is left, or a round frees nothing. Returns the bytes that are

@@ -22,7 +22,11 @@ pub(crate) fn enter(frame: &mut TrapFrame) {
     task::stats::count_syscall();
     let thread = task::current();
     let nr = frame.rax as u32;
-    if let Some(done) = task::calls::call_with_frame(&thread, nr, frame) {
+    if let Some(mut done) = task::calls::call_with_frame(&thread, nr, frame) {
+        // A new process takes much at once. What failed so has done nothing.
+        if done == Err(Errno::ENOMEM) && crate::mm::oom::has_helped() {
+            done = task::calls::call_with_frame(&thread, nr, frame).unwrap_or(done);
+        }
         put(&thread, frame, done);
         return;
     }

@@ -132,6 +132,7 @@ fn steps() -> Result<Vec<Step>> {
         ("a container by busybox and util-linux", "user container"),
         ("images that boot, and exit statuses", "user boots"),
         ("system calls at random", "user fuzz --seed 1 --seconds 20"),
+        ("memory that runs out", "user hoard --seed 1 --rounds 10"),
         ("from the entry to user space", "user measure --limit 100000000"),
     ] {
         steps.push((title.to_owned(), own(&words.split(' ').collect::<Vec<_>>())?));
@@ -192,6 +193,7 @@ mod tests {
             "user container",
             "user boots",
             "user fuzz",
+            "user hoard",
             "user measure",
             "run --level kernel --cpus 4 --seconds 10 --tree host",
             "run --level user --cpus 1 --seconds 10 --tree host",

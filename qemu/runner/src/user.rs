@@ -13,6 +13,7 @@ mod cases;
 mod container;
 mod fuzz;
 mod guest;
+mod hoard;
 mod measure;
 mod program;
 mod trace;
@@ -31,6 +32,7 @@ enum Job {
     Oracle(trace::Args),
     Container(container::Args),
     Fuzz(fuzz::Args),
+    Hoard(hoard::Args),
     Measure(measure::Args),
     Program(program::Args),
 }
@@ -51,6 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Job::Oracle(args) => trace::run(args)?,
         Job::Container(args) => container::run(args)?,
         Job::Fuzz(args) => fuzz::run(args)?,
+        Job::Hoard(args) => hoard::run(args)?,
         Job::Measure(args) => measure::run(args)?,
         Job::Program(args) => program::run(args)?,
     };

@@ -10,11 +10,13 @@
 //! | `trace` | random programs of the oracle's; prints what the kernel answers |
 //! | `stress` | a forest built through system calls, looked up and changed by processes that are killed at random |
 //! | `fuzz` | random system calls with random arguments |
+//! | `hoard` | processes that take all memory, in many ways |
 //! | `measure` | what calls cost |
 
 mod cases;
 mod debug_call;
 mod fuzz;
+mod hoard;
 mod init;
 mod measure;
 mod stress_job;
@@ -55,6 +57,8 @@ enum Job {
     Probe,
     /// Make random system calls
     Fuzz(fuzz::Args),
+    /// Take all memory, in many ways
+    Hoard(hoard::Args),
     /// Print what calls cost
     Measure,
     /// Print the kernel's counters
@@ -90,6 +94,7 @@ fn run(job: Job) -> Result<bool> {
         Job::Stress(args) => stress_job::run(&args),
         Job::Probe => stress_job::probe().map(|()| true),
         Job::Fuzz(args) => fuzz::run(&args),
+        Job::Hoard(args) => hoard::run(&args),
         Job::Measure => measure::run().map(|()| true),
         Job::Counters => {
             debug_call::counters()?.iter().for_each(|(name, value)| println!("{name} {value}"));

@@ -55,8 +55,20 @@ pub(crate) fn relieve() -> bool {
     !me.fatal_signal()
 }
 
+/// Whether something that failed for want of memory is worth another try.
+///
+/// Context: as [`relieve`].
+pub(crate) fn has_helped() -> bool {
+    !frames::is_plenty() && {
+        collect();
+        frames::is_plenty()
+    }
+}
+
 /// Has everybody give back what he has and does not use, as far as that takes no longer than a moment.
-fn collect() {
+///
+/// Context: as [`relieve`].
+pub(crate) fn collect() {
     mnt_table::reclaim::quiesce();
     stack::trim(STACKS_AT_ONCE);
     heap::ask_others();

@@ -378,7 +378,9 @@ pub(crate) fn idle() -> ! {
     cpu.online.store(true, Release);
     loop {
         if percpu::take_epoch_used() {
-            crate::epoch::flush();
+            crate::epoch::flush_idle(|| cpu.needs_resched() || cpu.run_queue.load() != 0);
+            // What flushes pinned is flushed.
+            percpu::take_epoch_used();
         }
         heap::settle(cpu);
         // Relaxed, both: a hint, see `take_idle`.

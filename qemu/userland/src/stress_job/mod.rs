@@ -64,7 +64,7 @@ pub(crate) struct Args {
 }
 
 /// Counters of the kernel whose rise is a leak, and their names in the result; the first three have fields of their own.
-const LEAKS: [(&str, &str); 8] = [
+pub(crate) const LEAKS: [(&str, &str); 8] = [
     ("mounts", "leaked_mounts"),
     ("dentries", "leaked_dentries"),
     ("deferred_bytes", "leaked_bytes"),
