@@ -2,8 +2,9 @@
 
 use alloc::sync::Arc;
 
+use mnt_table::list::NoMemory;
 use mnt_table::namespace::{NamespaceId, namespace_of};
-use mnt_table::{Dentry, LockPlan, MntNamespace, Mount, NamespaceSpec, PathRef, WriteSet, pin};
+use mnt_table::{Dentry, LockPlan, MntNamespace, Mount, NamespaceSpec, PathRef, WriteSet, memory, pin};
 use propagate::umount::dissolve;
 use propagate::{Error, Retry, with_locks};
 
@@ -77,7 +78,5 @@ pub(crate) fn close<D: Dentry>(mount: &Arc<Mount<D>>) {
 
 /// Makes a change that nobody could be told has failed, for want of memory: again, until there is some.
 pub(crate) fn until_memory(change: impl Fn() -> Result<(), Error>) {
-    while change().is_err() {
-        mnt_table::reclaim::quiesce();
-    }
+    memory::until(|| change().map_err(|_| NoMemory));
 }

@@ -44,6 +44,8 @@ const ROUND: Duration = Duration::from_millis(900);
 const PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of what is written at a time.
 const CHUNK: usize = 1 << 16;
+/// How gladly this process is killed when memory is out.
+const SCORE: &str = "/proc/self/oom_score_adj";
 /// Kinds in a round.
 const AT_ONCE: usize = 3;
 
@@ -68,6 +70,8 @@ const KINDS: [(&str, fn()); 14] = [
 /// Runs the rounds. Whether nothing was wrong.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // Where nobody has much memory of his own, it could be this process that has most.
+    std::fs::write(SCORE, "-1000")?;
     let before = debug_call::settled()?;
     let mut rng = SmallRng::seed_from_u64(args.seed);
     let mut first = KINDS.into_iter();
@@ -92,7 +96,11 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
             ensure!(after <= before, "{} {name} are left", after - before);
         }
         // It must not be killed, and be told of no error.
-        let child = sys::fork(|| u8::from(!has_half())).context("cannot fork")?;
+        let child = sys::fork(|| {
+            let _ = std::fs::write(SCORE, "0");
+            u8::from(!has_half())
+        })
+        .context("cannot fork")?;
         let status = sys::wait(child).map(|(_, status)| status);
         ensure!(status == Some(0), "a process cannot have half of the memory: {status:?}");
     }
@@ -106,6 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 fn lead(kinds: &[(&str, fn())]) -> u8 {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    let _ = std::fs::write(SCORE, "0");
     // SAFETY: one thread, which has nothing that rests on its namespaces.
     if unsafe { unshare_unsafe(flags) }.is_err() || mount_change("/", private).is_err() {
         return 1;

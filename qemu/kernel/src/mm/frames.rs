@@ -10,7 +10,7 @@
 //!
 //! The last frames ([`Buddy::reserve`]) are the heap's alone: user memory, page tables and stacks are refused before the kernel's
 //! own objects are. Of these, large ones leave half of it, and so does what can be refused without harm ([`is_low`],
-//! [`super::claims`]): the rest is for what cannot.
+//! [`super::claims`]): the rest is for what cannot, and for those who give memory back ([`crate::sched::is_pressing`]).
 //!
 //! # Invariants
 //! - `[Reserved]` No range of the list, and so no block, overlaps the image, the module, the loader's kept structures or the
@@ -38,7 +38,7 @@ const ORDERS: usize = 19;
 /// In the word of a free block's first frame, with the order.
 const FREE: u32 = 1 << 31;
 /// The part of all frames that only the heap may use, and its bounds in frames.
-const RESERVE_PART: usize = 64;
+const RESERVE_PART: usize = 32;
 const RESERVE: Range<usize> = 256..8192;
 /// The order of a piece for an object of the heap's classes.
 const SMALL: usize = 2;
@@ -267,12 +267,13 @@ pub(super) unsafe fn give_pages(mut next: impl FnMut() -> Option<NonNull<u8>>) {
 }
 
 /// Takes a piece of RAM of at least `least` bytes for the heap; more if there is plenty. Leaves half of the reserve if it is a
-/// large one.
+/// large one, and the running thread does nothing that gives memory back.
 pub(super) fn take_piece(least: usize, wanted: usize) -> Option<Range<u64>> {
     let order = |bytes: usize| bytes.div_ceil(FRAME as usize).next_power_of_two().ilog2() as usize;
-    let mut blocks = BLOCKS.lock();
     let (least, wanted) = (order(least), order(wanted.max(least)));
-    let keep = if least > SMALL { blocks.reserve / 2 } else { 0 };
+    let spares = least > SMALL && !crate::sched::is_pressing();
+    let mut blocks = BLOCKS.lock();
+    let keep = if spares { blocks.reserve / 2 } else { 0 };
     let taken = |blocks: &mut Buddy, order| {
         let phys = blocks.take(order, keep)?;
         Some(phys..phys + (FRAME << order))

@@ -21,8 +21,10 @@ use crate::task::{self, Process, Thread, signal};
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// How long somebody waits before he tries again.
 const PAUSE_NS: u64 = 1_000_000;
+/// How often it is looked whether that is enough before somebody is killed: the other CPUs take a moment.
+const TRIES: u32 = 4;
 /// Stacks whose memory is freed before it is looked whether that is enough.
-const STACKS_AT_ONCE: usize = 64;
+const STACKS_AT_ONCE: usize = 256;
 /// `oom_score_adj` of a process that is never taken.
 const NEVER: i32 = -1000;
 
@@ -37,9 +39,11 @@ pub(crate) fn relieve() -> bool {
     if me.fatal_signal() {
         return false;
     }
-    collect();
-    if frames::is_plenty() {
-        return true;
+    for _ in 0..TRIES {
+        collect();
+        if frames::is_plenty() {
+            return true;
+        }
     }
     if is_due()
         && let Some(victim) = largest(&me)
