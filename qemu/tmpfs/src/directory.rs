@@ -119,7 +119,7 @@ impl TmpDentry {
     /// # Errors
     /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `ENOTDIR`; `EBUSY`; `ENOTEMPTY`; `ENOMEM`.
     pub fn rmdir(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
-        self.remove(name, Want::Directory, own)
+        self.remove(name, Want::Directory, own, |_| Ok(()))
     }
 
     /// Removes the entry `name`, which is no directory. `own` is the caller's mount namespace.
@@ -129,7 +129,25 @@ impl TmpDentry {
     /// # Errors
     /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `EISDIR`; `EBUSY`; `ENOMEM`.
     pub fn unlink(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
-        self.remove(name, Want::Other, own)
+        self.remove(name, Want::Other, own, |_| Ok(()))
+    }
+
+    /// Removes the entry `name`, a directory or not, as [`TmpDentry::rmdir`] or [`TmpDentry::unlink`], by the kernel itself,
+    /// which changes something else in the same breath: `change` is called when nothing but somebody who changes this
+    /// directory at the same time can keep the entry from going, and such people the caller keeps out.
+    ///
+    /// Context: not pinned; no lock of this crate held; may block.
+    ///
+    /// # Errors
+    /// Those of [`TmpDentry::rmdir`] and [`TmpDentry::unlink`]; those of `change`.
+    pub fn remove_with<E: From<FsError>>(
+        &self,
+        name: &[u8],
+        directory: bool,
+        own: &Arc<MntNamespace<TmpDentry>>,
+        change: impl FnMut(&Arc<TmpDentry>) -> Result<(), E>,
+    ) -> Result<Removed, E> {
+        self.remove(name, if directory { Want::Directory } else { Want::Other }, own, change)
     }
 
     /// Makes an entry. A directory's set-group-id bit gives the new one its group, and a directory the bit too.
@@ -373,27 +391,29 @@ impl TmpDentry {
         }
     }
 
-    fn remove(
+    fn remove<E: From<FsError>>(
         &self,
         name: &[u8],
         want: Want,
         own: &Arc<MntNamespace<TmpDentry>>,
-    ) -> Result<Removed, FsError> {
+        mut change: impl FnMut(&Arc<TmpDentry>) -> Result<(), E>,
+    ) -> Result<Removed, E> {
         let (entries, _) = self.directory()?;
         name::check(name)?;
         self.super_block().may_write()?;
         let hash = name::hash(name);
         // The entry.
         let mut claims = Claims::none();
-        reclaim::claim(&mut claims, 1)?;
+        reclaim::claim(&mut claims, 1).map_err(FsError::from)?;
         loop {
             let child = self.get(hash, name)?.ok_or(FsError::NotFound)?;
             match (want, child.is_dir()) {
-                (Want::Directory, false) => return Err(FsError::NotDirectory),
-                (Want::Other, true) => return Err(FsError::IsDirectory),
+                (Want::Directory, false) => return Err(FsError::NotDirectory.into()),
+                (Want::Other, true) => return Err(FsError::IsDirectory.into()),
                 _ => {}
             }
-            let removal = Removal::begin(&child, own)?;
+            let removal = Removal::begin(&child, own).map_err(FsError::from)?;
+            change(&child)?;
             {
                 let mut locks = DirLocks::take(&[self, &child]);
                 let guard = pin();
@@ -405,7 +425,7 @@ impl TmpDentry {
                     continue; // Somebody was faster; look again.
                 };
                 if want == Want::Directory && !locks.of(&child).entries.is_empty() {
-                    return Err(FsError::NotEmpty);
+                    return Err(FsError::NotEmpty.into());
                 }
                 child.set_removed();
                 // SAFETY: found linked under this lock.

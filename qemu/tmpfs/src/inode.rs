@@ -1,7 +1,7 @@
 //! Inodes: what hard links share.
 //!
 //! # Lock order
-//! `links` is a leaf, and so is `attached`. An inode whose names are all gone lives on while somebody has it
+//! `links` is a leaf, and so are `attached` and `attributes`. An inode whose names are all gone lives on while somebody has it
 //! open; what [`Inode::open`] counts decides when its contents go, not the last handle, which garbage may hold for long.
 
 use alloc::boxed::Box;
@@ -16,6 +16,7 @@ use crate::contents::Contents;
 use crate::handle::Handle;
 use crate::stats::{self, Shard};
 use crate::super_block::TmpSuperBlock;
+use crate::xattr::Attributes;
 use crate::{FsError, Kind};
 
 /// The bits of a mode that say what a file is, and their values.
@@ -137,6 +138,7 @@ pub struct Inode {
     writers: AtomicI32,
     body: Body,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    attributes: Attributes,
 }
 
 impl Inode {
@@ -194,6 +196,7 @@ impl Inode {
             writers: AtomicI32::new(0),
             body,
             attached: Mutex::new(None),
+            attributes: Attributes::new(),
         };
         // From here on its drop uncharges.
         Shard::add(&stats::of(super_block.dev()).inodes, 1);
@@ -304,6 +307,10 @@ impl Inode {
     /// What the kernel has attached while it is in use: a fifo's pipe, a bound socket.
     pub fn attached(&self) -> &Mutex<Option<Arc<dyn Any + Send + Sync>>> {
         &self.attached
+    }
+
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.attributes
     }
 
     /// Names that it has, with the entries `.` and `..` as directories have them.
@@ -456,6 +463,7 @@ impl Inode {
 impl Drop for Inode {
     fn drop(&mut self) {
         self.super_block.uncharge_pages(self.links.lock().pages);
+        self.super_block.uncharge_room(self.attributes.room());
         self.super_block.uncharge_inode();
         Shard::add(&stats::of(self.super_block.dev()).inodes, -1);
     }

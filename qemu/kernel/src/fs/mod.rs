@@ -80,6 +80,7 @@ pub(crate) fn error(failure: FsError) -> Errno {
         FsError::BadName | FsError::IntoItself | FsError::NotFile | FsError::BadLimit => Errno::EINVAL,
         FsError::NotPermitted | FsError::Sealed => Errno::EPERM,
         FsError::TooManyLinks => Errno::EMLINK,
+        FsError::NoAttribute => Errno::ENODATA,
         FsError::NoSpace => Errno::ENOSPC,
         FsError::BeyondEnd => Errno::EFAULT,
         FsError::NoSuchByte => Errno::ENXIO,
