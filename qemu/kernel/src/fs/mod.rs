@@ -7,7 +7,7 @@
 //! | [`fd`], [`descriptors`], [`locks`] | descriptor tables; the calls about them; flock(2) and record locks |
 //! | [`calls`], [`kernel`] | the system calls; one call, and what `syscalls` asks of the kernel for it |
 //! | [`open`], [`exec`], [`io`], [`names`], [`stat`], [`attributes`] | what the calls do |
-//! | [`permission`] | who may do what |
+//! | [`permission`], [`xattr`] | who may do what; extended attributes |
 //! | [`regular`], [`pipe`], [`memfd`], [`anon`], [`node`] | kinds of files |
 //! | [`types`], [`memory_types`] | file system types; tmpfs and ramfs |
 //! | [`pseudo`] | those in which the kernel shows itself: [`proc`], [`sysfs`], [`devtmpfs`], [`devpts`], [`nsfs`], [`mqueue`] |
@@ -65,6 +65,7 @@ pub(crate) mod stand_in;
 pub(crate) mod stat;
 mod sysfs;
 pub(crate) mod types;
+pub(crate) mod xattr;
 
 pub(crate) use names::{find_socket, make_socket};
 
