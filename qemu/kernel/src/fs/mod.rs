@@ -9,7 +9,7 @@
 //! | [`open`], [`exec`], [`io`], [`names`], [`stat`], [`attributes`] | what the calls do |
 //! | [`permission`], [`xattr`] | who may do what; extended attributes |
 //! | [`regular`], [`pipe`], [`memfd`], [`anon`], [`node`] | kinds of files |
-//! | [`types`], [`memory_types`] | file system types; tmpfs and ramfs |
+//! | [`types`], [`memory_types`], [`overlay`] | file system types; tmpfs and ramfs; overlayfs |
 //! | [`pseudo`] | those in which the kernel shows itself: [`proc`], [`sysfs`], [`devtmpfs`], [`devpts`], [`nsfs`], [`mqueue`] |
 //! | [`initramfs`], [`boot`] | the first files, and the first mounts |
 //!
@@ -55,6 +55,7 @@ pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod nsfs;
 pub(crate) mod open;
+mod overlay;
 pub(crate) mod permission;
 pub(crate) mod pipe;
 pub(crate) mod proc;
