@@ -14,6 +14,7 @@ mod container;
 mod fuzz;
 mod guest;
 mod measure;
+mod overlay;
 mod program;
 mod trace;
 
@@ -32,6 +33,7 @@ enum Job {
     Container(container::Args),
     Fuzz(fuzz::Args),
     Measure(measure::Args),
+    Overlay(overlay::Args),
     Program(program::Args),
 }
 
@@ -52,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Job::Container(args) => container::run(args)?,
         Job::Fuzz(args) => fuzz::run(args)?,
         Job::Measure(args) => measure::run(args)?,
+        Job::Overlay(args) => overlay::run(args)?,
         Job::Program(args) => program::run(args)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

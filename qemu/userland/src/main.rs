@@ -10,6 +10,7 @@
 //! | `trace` | random programs of the oracle's; prints what the kernel answers |
 //! | `stress` | a forest built through system calls, looked up and changed by processes that are killed at random |
 //! | `fuzz` | random system calls with random arguments |
+//! | `overlay` | an overlay of several layers, and a container in one; prints what every call answers |
 //! | `measure` | what calls cost |
 
 mod cases;
@@ -17,6 +18,7 @@ mod debug_call;
 mod fuzz;
 mod init;
 mod measure;
+mod overlay;
 mod stress_job;
 mod sys;
 
@@ -55,6 +57,11 @@ enum Job {
     Probe,
     /// Make random system calls
     Fuzz(fuzz::Args),
+    /// Make an overlay and a container in it, and print what every call answers
+    Overlay,
+    /// Look around in that container
+    #[command(hide = true)]
+    OverlayInside,
     /// Print what calls cost
     Measure,
     /// Print the kernel's counters
@@ -90,6 +97,8 @@ fn run(job: Job) -> Result<bool> {
         Job::Stress(args) => stress_job::run(&args),
         Job::Probe => stress_job::probe().map(|()| true),
         Job::Fuzz(args) => fuzz::run(&args),
+        Job::Overlay => overlay::run(),
+        Job::OverlayInside => overlay::inside().map(|()| true),
         Job::Measure => measure::run().map(|()| true),
         Job::Counters => {
             debug_call::counters()?.iter().for_each(|(name, value)| println!("{name} {value}"));
