@@ -124,6 +124,15 @@ struct Links {
     linkable: bool,
 }
 
+impl Links {
+    /// Whether nobody has it any more in any way, for the first time. Notes it.
+    fn is_to_be_evicted(&mut self) -> bool {
+        let now = self.names == 0 && self.opens == 0 && !self.evicted;
+        self.evicted |= now;
+        now
+    }
+}
+
 /// An inode.
 pub struct Inode {
     super_block: Arc<TmpSuperBlock>,
@@ -366,8 +375,7 @@ impl Inode {
             if links.names == 0 && links.opens != 0 {
                 self.super_block.get_nameless();
             }
-            links.evicted |= links.names == 0 && links.opens == 0;
-            links.evicted
+            links.is_to_be_evicted()
         };
         if evict {
             self.evict();
@@ -408,8 +416,7 @@ impl Inode {
             if last {
                 self.super_block.put_nameless();
             }
-            links.evicted |= last;
-            last
+            links.is_to_be_evicted()
         };
         if evict {
             self.evict();
@@ -451,9 +458,13 @@ impl Inode {
         }
     }
 
+    /// What it takes of the instance is given back, though garbage may hold the inode itself for long. Once.
+    ///
     /// Context: a leaf lock may be held by the caller's caller, so this does not block.
     fn evict(&self) {
         self.super_block.uncharge_pages(core::mem::take(&mut self.links.lock().pages));
+        self.super_block.uncharge_inode();
+        self.super_block.uncharge_room(self.attributes.clear());
         if let Body::File(contents) = &self.body {
             contents.evict();
         }
@@ -462,9 +473,16 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        self.super_block.uncharge_pages(self.links.lock().pages);
-        self.super_block.uncharge_room(self.attributes.room());
-        self.super_block.uncharge_inode();
+        let (pages, evicted) = {
+            let links = self.links.lock();
+            (links.pages, links.evicted)
+        };
+        self.super_block.uncharge_pages(pages);
+        // What somebody still set after it was evicted.
+        self.super_block.uncharge_room(self.attributes.clear());
+        if !evicted {
+            self.super_block.uncharge_inode();
+        }
         Shard::add(&stats::of(self.super_block.dev()).inodes, -1);
     }
 }

@@ -59,9 +59,10 @@ impl Attributes {
         Attributes(Mutex::new(Vec::new()))
     }
 
-    /// What they take of the instance's room.
-    pub(crate) fn room(&self) -> u64 {
-        self.0.lock().iter().map(Attribute::room).sum()
+    /// Takes them all away; returns what they took of the instance's room.
+    pub(crate) fn clear(&self) -> u64 {
+        let gone = core::mem::take(&mut *self.0.lock());
+        gone.iter().map(Attribute::room).sum()
     }
 }
 

@@ -49,7 +49,9 @@ fn attributes_take_room_that_inodes_could_have() {
     file.inode().set_attribute(b"user.x", &[0; INODE_ROOM as usize], Set::Any).unwrap();
     assert_eq!(file.inode().set_attribute(b"user.x", &[0; 1000], Set::Any), Err(FsError::NoSpace));
     file.inode().set_attribute(b"user.x", b"", Set::Any).unwrap();
+    // Without a name it takes none, though somebody has a handle of it.
     drop(root.unlink(b"f", &namespace()).unwrap());
+    assert_eq!(free(&root), 3);
     drop(file);
     mnt_table::reclaim::quiesce();
     assert_eq!(free(&root), 3);

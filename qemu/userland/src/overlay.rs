@@ -1,9 +1,11 @@
 //! An overlay of several layers, and a container in one: what every call answers, for a comparison with Linux.
 //!
-//! The calls are a script ([`SCRIPT`]), which runs twice: in the initial user namespace, and as the administrator of one of
-//! its own. Then a container whose root is an overlay runs this program.
+//! The calls are a script ([`LAYERS`]), which runs twice: in the initial user namespace, and as the administrator of one of
+//! its own. Then several processes change an overlay at once, and a container whose root is an overlay runs this program.
+//! Another script ([`ATTRIBUTES`]) is about the extended attributes that overlays need.
 
 mod calls;
+mod hammer;
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +18,13 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use calls::World;
 
-const SCRIPT: &str = include_str!("overlay/layers.script");
+use crate::debug_call;
+
+const LAYERS: &str = include_str!("overlay/layers.script");
+const ATTRIBUTES: &str = include_str!("overlay/attributes.script");
+
+/// Counters of our kernel that are as before when everything is gone.
+const LEAKS: [&str; 6] = ["mounts", "dentries", "inodes", "super_blocks", "file_bytes", "deferred_bytes"];
 
 /// Where everything is mounted.
 const PLACE: &str = "/tmp";
@@ -24,12 +32,26 @@ const PLACE: &str = "/tmp";
 /// Runs all of it. Prints a line per call, which begins with `@`.
 pub(crate) fn run() -> Result<bool> {
     let mut passed = true;
+    // Of our kernel alone.
+    let before = debug_call::settled();
     for (name, user_namespace) in [("initial", false), ("user", true)] {
         passed &= in_child(|| {
             enter(user_namespace)?;
-            script(name, user_namespace)?;
+            script(name, LAYERS, user_namespace)?;
+            // Other users have no numbers there.
+            if !user_namespace {
+                script("attributes", ATTRIBUTES, false)?;
+            }
+            hammer(name, user_namespace)?;
             container(name, user_namespace)
         })?;
+    }
+    if let Ok(before) = before {
+        let after = debug_call::settled()?;
+        for name in LEAKS.iter().filter(|name| after.get(**name) > before.get(**name)) {
+            println!("@ leak: {name} were {:?}, and are {:?}", before.get(*name), after.get(*name));
+            passed = false;
+        }
     }
     Ok(passed)
 }
@@ -69,9 +91,9 @@ fn fresh() -> Result<()> {
     Ok(chdir(PLACE)?)
 }
 
-fn script(name: &str, user_namespace: bool) -> Result<()> {
+fn script(name: &str, script: &str, user_namespace: bool) -> Result<()> {
     let mut world = World::new(user_namespace);
-    let lines = SCRIPT.lines().filter(|line| !line.starts_with('#'));
+    let lines = script.lines().filter(|line| !line.starts_with('#'));
     let commands = lines.flat_map(|line| line.split("; ")).map(str::trim).filter(|line| !line.is_empty());
     for (number, command) in commands.enumerate() {
         println!("@ {name} {number}. {command} = {}", world.call(command)?);
@@ -79,6 +101,30 @@ fn script(name: &str, user_namespace: bool) -> Result<()> {
     drop(world);
     chdir("/")?;
     unmount(PLACE, UnmountFlags::empty()).context("the script left something in use")?;
+    fresh()
+}
+
+/// Several processes at once; then what they left is compared with what the layers have when they are mounted again.
+fn hammer(name: &str, user_namespace: bool) -> Result<()> {
+    let seed = rand::random();
+    for folder in ["one", "two", "up", "work", "m"] {
+        fs::create_dir(folder)?;
+    }
+    hammer::prepare()?;
+    let user = if user_namespace { ",userxattr" } else { "" };
+    let options = std::ffi::CString::new(format!("lowerdir=one:two,upperdir=up,workdir=work{user}"))?;
+    let overlay = || mount("overlay", "m", "overlay", MountFlags::empty(), options.as_c_str());
+    overlay().context("overlay")?;
+    hammer::run(seed)?;
+    let seen = hammer::tree(Path::new("m"))?;
+    unmount("m", UnmountFlags::empty()).context("what the processes left is in use")?;
+    overlay().context("overlay, again")?;
+    let again = hammer::tree(Path::new("m"))?;
+    unmount("m", UnmountFlags::empty())?;
+    ensure!(seen == again, "seed {seed}: seen {seen:?}, and from the layers {again:?}");
+    println!("@ {name} processes at once: what they left is what the layers have");
+    chdir("/")?;
+    unmount(PLACE, UnmountFlags::empty())?;
     fresh()
 }
 

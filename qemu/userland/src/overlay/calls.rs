@@ -112,6 +112,31 @@ impl World {
             ["set", path, name, value] => {
                 call(rfs::lsetxattr(path, name, value.as_bytes(), XattrFlags::empty()))
             }
+            ["set-new", path, name, value] => {
+                call(rfs::lsetxattr(path, name, value.as_bytes(), XattrFlags::CREATE))
+            }
+            ["set-old", path, name, value] => {
+                call(rfs::lsetxattr(path, name, value.as_bytes(), XattrFlags::REPLACE))
+            }
+            ["set-both", path, name, value] => {
+                let flags = XattrFlags::CREATE | XattrFlags::REPLACE;
+                call(rfs::lsetxattr(path, name, value.as_bytes(), flags))
+            }
+            ["set-big", path, name, size] => {
+                call(rfs::lsetxattr(path, name, &vec![b'x'; size.parse()?], XattrFlags::empty()))
+            }
+            ["size", path, name] => length(rfs::lgetxattr(path, name, &mut [0_u8; 0])),
+            ["room", path, name, size] => length(rfs::lgetxattr(path, name, &mut vec![0_u8; size.parse()?])),
+            ["room-list", path, size] => {
+                // How long the list is depends on what a security module has added.
+                call(rfs::llistxattr(path, &mut vec![0_u8; size.parse()?]))
+            }
+            ["as", user, ref rest @ ..] => {
+                become_user(user.parse()?)?;
+                let answer = self.answer(rest);
+                become_user(0)?;
+                answer?
+            }
             ["get", path, name] => attribute(path, name),
             ["unset", path, name] => call(rfs::lremovexattr(path, name)),
             ["list", path] => attributes(path),
@@ -122,6 +147,11 @@ impl World {
             ["mount", at, options] => self.mount(at, options)?,
             ["mount", at] => self.mount(at, "")?,
             ["tmpfs", at] => call(mount("tmpfs", at, "tmpfs", MountFlags::empty(), None)),
+            ["tmpfs-of", at, inodes] => {
+                let options = CString::new(format!("nr_inodes={inodes}"))?;
+                call(mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str()))
+            }
+            ["ramfs", at] => call(mount("ramfs", at, "ramfs", MountFlags::empty(), None)),
             ["umount", at] => call(unmount(at, UnmountFlags::empty())),
             ["remount-ro", at] => call(mount_remount(at, MountFlags::RDONLY, c"")),
             ["remount-rw", at] => call(mount_remount(at, MountFlags::empty(), c"")),
@@ -194,6 +224,18 @@ fn times(seconds: Option<i64>) -> Timestamps {
         None => Timespec { tv_sec: 0, tv_nsec: rfs::UTIME_NOW },
     };
     Timestamps { last_access: at, last_modification: at }
+}
+
+fn length(result: rustix::io::Result<usize>) -> Answer {
+    result.map(|length| length.to_string()).map_err(io::Error::from)
+}
+
+/// Acts as another user, and without the administrator's capabilities, from here on.
+fn become_user(user: u32) -> Result<()> {
+    // SAFETY: numbers alone; this process has one thread.
+    let done = unsafe { libc::seteuid(user) };
+    anyhow::ensure!(done == 0, "cannot act as {user}: {}", crate::sys::last_error());
+    Ok(())
 }
 
 fn number(path: &str) -> io::Result<u64> {
