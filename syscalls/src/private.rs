@@ -15,8 +15,7 @@ use crate::{Errno, File, Task};
 /// be umounted; the private mount, which keeps the file system going, ends with the file.
 ///
 /// # Errors
-/// `EINVAL`: `at` is unbindable or in another namespace, or a locked mount covers something of it. `ENOSPC`: the owner of
-/// `task`'s namespace has too many of them. `ENOMEM`.
+/// `EINVAL`: `at` is unbindable or in another namespace, or a locked mount covers something of it. `ENOMEM`.
 pub fn private_mount<D: Dentry>(
     task: &Task<D>,
     at: &PathRef<D>,
@@ -24,7 +23,7 @@ pub fn private_mount<D: Dentry>(
 ) -> Result<File<D>, Errno> {
     let caller = task.namespace();
     let mount = at.mount.to_arc();
-    let to = Detached::empty(&caller, None)?;
+    let to = Detached::private(&caller)?;
     let root = to.fill(LockPlan::new(&caller), |locks, to| {
         let usable = home(locks, &mount)?.is_some() && is_usable(locks, &caller, &mount)?;
         if !usable || locks.is_unbindable(&mount) || has_locked_children(locks, &mount, &at.dentry) {

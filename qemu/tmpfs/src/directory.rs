@@ -352,43 +352,63 @@ impl TmpDentry {
     ///
     /// Context: not pinned; no lock held; may block.
     pub fn forget(&self, name: &[u8]) -> Option<Removed> {
+        loop {
+            let child = self.entry(name)?;
+            child.forget_entries();
+            if let Some(removed) = self.forget_empty(name, &child) {
+                return Some(removed);
+            }
+        }
+    }
+
+    /// Takes all entries of a directory away, and theirs, from the bottom up. It may be deep: this is no recursion.
+    fn forget_entries(self: &Arc<Self>) {
+        let mut above: SmallVec<[Arc<TmpDentry>; 4]> = SmallVec::new();
+        let mut at = Arc::clone(self);
+        while at.is_dir() {
+            let entries = memory::until(|| at.entries().map_err(|_| NoMemory));
+            let inner = entries.iter().find(|(_, entry)| entry.entry_count().is_ok_and(|count| count != 0));
+            if let Some((_, inner)) = inner {
+                memory::until(|| above.make_room(1));
+                above.push(core::mem::replace(&mut at, Arc::clone(inner)));
+                continue;
+            }
+            for (name, entry) in &entries {
+                // Nothing is mounted on what is in a process's directory but by the process itself.
+                drop(at.forget_empty(name, entry));
+            }
+            match above.pop() {
+                Some(outer) => at = outer,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes the entry `name` away, if it still is `child` and that has no entries.
+    fn forget_empty(&self, name: &[u8], child: &Arc<TmpDentry>) -> Option<Removed> {
         let (entries, _) = self.directory().ok()?;
         let hash = name::hash(name);
-        loop {
-            let child = self.get(hash, name).ok()??;
-            if child.is_dir() {
-                for (name, _) in memory::until(|| child.entries().map_err(|_| NoMemory)) {
-                    // Nothing is mounted on what is in a process's directory but by the process itself.
-                    let removed = child.forget(&name);
-                    drop(removed);
-                }
+        let removal = memory::until(|| Removal::begin_everywhere(child));
+        {
+            let mut locks = DirLocks::take(&[self, child]);
+            let guard = pin();
+            let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
+            // SAFETY: linked, and the lock keeps it so.
+            let entry = entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), child))?;
+            if child.is_dir() && !locks.of(child).entries.is_empty() {
+                return None;
             }
-            let removal = memory::until(|| Removal::begin_everywhere(&child));
-            {
-                let mut locks = DirLocks::take(&[self, &child]);
-                let guard = pin();
-                let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
-                // SAFETY: linked, and the lock keeps it so.
-                let Some(entry) =
-                    entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), &child))
-                else {
-                    continue; // Somebody was faster; look again.
-                };
-                if child.is_dir() && !locks.of(&child).entries.is_empty() {
-                    continue;
-                }
-                child.set_removed();
-                // SAFETY: found linked under this lock.
-                unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
-            }
-            child.inode().remove_name();
-            if child.is_dir() {
-                self.inode().change_subdirectories(false);
-            }
-            let elsewhere = removal.done();
-            reclaim::relieve();
-            return Some(Removed { dentry: child, elsewhere });
+            child.set_removed();
+            // SAFETY: found linked under this lock.
+            unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
         }
+        child.inode().remove_name();
+        if child.is_dir() {
+            self.inode().change_subdirectories(false);
+        }
+        let elsewhere = removal.done();
+        reclaim::relieve();
+        Some(Removed { dentry: Arc::clone(child), elsewhere })
     }
 
     fn remove<E: From<FsError>>(
