@@ -83,13 +83,17 @@ fn look(mount: &Mount<TmpDentry>, dentry: &Arc<TmpDentry>, who: &Credentials) ->
         if who.user_ns.is_initial() && id != u32::MAX { id } else { told(kind, &who.user_ns, id) }
     };
     let (mut names, times) = inode.names_and_times();
-    let identity = identity(dentry);
-    if !Arc::ptr_eq(real, dentry) {
-        names = identity.names;
+    let (mut dev, mut ino) = (dentry.super_block().dev(), inode.ino());
+    if dentry.handle().is_some() {
+        let identity = identity(dentry);
+        (dev, ino) = (identity.dev, identity.ino);
+        if !Arc::ptr_eq(real, dentry) {
+            names = identity.names;
+        }
     }
     Stat {
-        dev: identity.dev,
-        ino: identity.ino,
+        dev,
+        ino,
         mode: inode.mode(),
         names,
         uid: told(Kind::Users, uid),

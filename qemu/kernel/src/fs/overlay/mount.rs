@@ -177,24 +177,24 @@ fn keeps_attributes(layers: &Layers, upper: &Upper) -> bool {
 }
 
 /// What `uuid=` is shown as. An instance whose upper layer has never been one gets a number, which the layer keeps.
-fn uuid(layers: &Layers, options: &Options) -> Result<Option<&'static str>, Errno> {
-    let Ok(upper) = layers.upper() else { return Ok(options.uuid.filter(|word| *word != "auto")) };
+fn uuid(layers: &Layers, options: &Options) -> Option<&'static str> {
+    let Ok(upper) = layers.upper() else { return options.uuid.filter(|word| *word != "auto") };
     if layers.without_attributes {
-        return Ok(Some("null"));
+        return Some("null");
     }
     let auto = matches!(options.uuid, None | Some("auto"));
     if !auto && options.uuid != Some("on") {
-        return Ok(options.uuid);
+        return options.uuid;
     }
     let name = attributes::own(layers, b"uuid");
     let (mount, root) = (upper.layer.mount(), upper.layer.root());
     if xattr::get(mount, root, &layers.mounter, &name).is_ok() {
-        return Ok(options.uuid.filter(|word| *word == "on"));
+        return options.uuid.filter(|word| *word == "on");
     }
     let mut number = [0; 16];
     crate::random::fill(&mut number);
-    xattr::set(mount, root, &layers.mounter, &name, &number, Set::Any)?;
-    Ok(Some("on"))
+    let kept = xattr::set(mount, root, &layers.mounter, &name, &number, Set::Any);
+    Some(if kept.is_ok() { "on" } else { "null" })
 }
 
 /// Ends the layers of an instance that is not made after all.
@@ -265,7 +265,7 @@ impl Configure<TmpDentry> for Config {
     fn get_tree(&mut self, request: &Request<'_>, _log: &mut Log) -> Result<SuperBlockRef<TmpDentry>, Errno> {
         let layers = memory::arc(self.layers()?).map_err(no_memory)?;
         let mut end = EndOf(Some(Arc::clone(&layers)));
-        let uuid = uuid(&layers, &self.options)?;
+        let uuid = uuid(&layers, &self.options);
         let upper = layers.upper().ok().map(|upper| Arc::clone(upper.layer.root()));
         let mut roots = Vec::new();
         for (layer, lower) in layers.lowers.iter().enumerate() {

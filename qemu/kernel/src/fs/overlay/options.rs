@@ -1,7 +1,7 @@
 //! What an instance is asked for with, and how that is shown.
 //!
 //! Linux' options and their values; those that ask for what there is not are refused with a line that says so. A remount
-//! changes nothing but flags.
+//! changes nothing but flags. A path with a comma can be given to fsconfig(2) alone.
 //!
 //! Source: Documentation/filesystems/overlayfs.rst.
 
