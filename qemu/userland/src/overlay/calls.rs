@@ -10,7 +10,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self as rfs, AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use rustix::mount::{
+    FsOpenFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsopen, mount, mount_remount, unmount,
+};
 
 /// What the calls before have left.
 pub(super) struct World {
@@ -27,6 +30,13 @@ const PAGE: usize = 4096;
 
 fn done<T>(result: io::Result<T>) -> Answer {
     result.map(|_| "ok".to_owned())
+}
+
+fn answer_of(answer: Answer) -> String {
+    answer.unwrap_or_else(|error| match error.raw_os_error() {
+        Some(number) => syscalls::Errno::from_raw(number as u32).to_string(),
+        None => error.to_string(),
+    })
 }
 
 fn call<T>(result: rustix::io::Result<T>) -> Answer {
@@ -50,13 +60,7 @@ impl World {
     pub(super) fn call(&mut self, command: &str) -> Result<String> {
         let words: Vec<&str> = command.split(' ').collect();
         let answer = self.answer(&words).with_context(|| format!("in `{command}`"))?;
-        Ok(match answer {
-            Ok(text) => text,
-            Err(error) => match error.raw_os_error() {
-                Some(number) => syscalls::Errno::from_raw(number as u32).to_string(),
-                None => error.to_string(),
-            },
-        })
+        Ok(answer_of(answer))
     }
 
     fn answer(&mut self, words: &[&str]) -> Result<Answer> {
@@ -146,6 +150,7 @@ impl World {
             }
             ["mount", at, options] => self.mount(at, options)?,
             ["mount", at] => self.mount(at, "")?,
+            ["fs", ref parameters @ ..] => self.context(parameters),
             ["tmpfs", at] => call(mount("tmpfs", at, "tmpfs", MountFlags::empty(), None)),
             ["tmpfs-of", at, inodes] => {
                 let options = CString::new(format!("nr_inodes={inodes}"))?;
@@ -204,6 +209,29 @@ impl World {
         let user = if self.user_namespace { ",userxattr" } else { "" };
         let options = CString::new(format!("{options}{user}"))?;
         Ok(call(mount("overlay", at, "overlay", MountFlags::empty(), options.as_c_str())))
+    }
+
+    /// A context with parameters, each a word, `key=value`, or `key=@path` for an open file, and what it says to them.
+    fn context(&self, parameters: &[&str]) -> Answer {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let mut said = Vec::new();
+        let user = self.user_namespace.then_some("userxattr");
+        for parameter in parameters.iter().copied().chain(user) {
+            let set = match parameter.split_once('=') {
+                None => fsconfig_set_flag(&context, parameter),
+                Some((key, value)) => match value.strip_prefix('@') {
+                    Some(path) => fsconfig_set_fd(&context, key, File::open(path)?),
+                    None => fsconfig_set_string(&context, key, value),
+                },
+            };
+            said.push(answer_of(call(set)));
+            let mut line = [0; 256];
+            while let Ok(length) = rustix::io::read(&context, &mut line) {
+                said.push(format!("[{}]", String::from_utf8_lossy(&line[..length]).trim_end()));
+            }
+        }
+        said.push(answer_of(call(fsconfig_create(&context))));
+        Ok(said.join(", "))
     }
 
     fn keep(&mut self, slot: &str, file: io::Result<File>) -> Answer {

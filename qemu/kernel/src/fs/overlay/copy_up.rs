@@ -19,6 +19,7 @@ use tmpfs::{Contents, Kind, New, PAGE_SIZE, TmpDentry, What, mode, rename};
 use super::entry::{self, Entry, UpperFile};
 use super::layers::{Layer, discard};
 use super::{attributes, no_memory, own_namespace};
+use crate::fs::kernel::Name;
 use crate::fs::names::removed;
 use crate::fs::permission::{self, READ, Subject};
 use crate::fs::{error, node};
@@ -147,7 +148,7 @@ fn publish(
     let _changing = entry.layers.changing.lock();
     let place = {
         let guard = pin();
-        dentry.parent(&guard).map(|(name, parent)| (tmpfs_name(name), Arc::clone(parent)))
+        dentry.parent(&guard).map(|(name, parent)| (owned(name), Arc::clone(parent)))
     };
     let (name, parent) = place.ok_or(Errno::ENOENT)?;
     // Its name may have a whiteout by now, or belong to another file.
@@ -166,6 +167,7 @@ fn publish(
     Ok(())
 }
 
-fn tmpfs_name(name: &[u8]) -> crate::fs::kernel::Name {
-    crate::fs::kernel::Name::from_slice(name).unwrap_or_default()
+/// A copy of an entry's name, which is no longer than names are.
+fn owned(name: &[u8]) -> Name {
+    Name::from_slice(name).unwrap_or_default()
 }
