@@ -28,6 +28,15 @@ impl<D: Dentry> Detached<D> {
         Ok(Detached { ns: Some(MntNamespace::from_spec(spec).map_err(Error::from)?) })
     }
 
+    /// One that is no user's, for a mount that nobody finds.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn private(caller: &MntNamespace<D>) -> Result<Self, Errno> {
+        let spec = NamespaceSpec::anonymous(caller);
+        Ok(Detached { ns: Some(MntNamespace::from_spec(spec).map_err(Error::from)?) })
+    }
+
     /// Fills it under its lock and those of `plan`; returns the root that `fill` gave it, kept.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ pub mod open_tree;
 mod path;
 pub mod paths;
 pub mod pivot_root;
+pub mod private;
 mod scope;
 pub mod setattr;
 pub mod statmount;

@@ -7,4 +7,5 @@ mod detached;
 mod faults;
 mod kernel;
 mod layouts;
+mod private;
 mod writers;

@@ -15,6 +15,7 @@ mod fuzz;
 mod guest;
 mod hoard;
 mod measure;
+mod overlay;
 mod program;
 mod trace;
 
@@ -34,6 +35,7 @@ enum Job {
     Fuzz(fuzz::Args),
     Hoard(hoard::Args),
     Measure(measure::Args),
+    Overlay(overlay::Args),
     Program(program::Args),
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Job::Fuzz(args) => fuzz::run(args)?,
         Job::Hoard(args) => hoard::run(args)?,
         Job::Measure(args) => measure::run(args)?,
+        Job::Overlay(args) => overlay::run(args)?,
         Job::Program(args) => program::run(args)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

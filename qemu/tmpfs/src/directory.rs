@@ -119,7 +119,7 @@ impl TmpDentry {
     /// # Errors
     /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `ENOTDIR`; `EBUSY`; `ENOTEMPTY`; `ENOMEM`.
     pub fn rmdir(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
-        self.remove(name, Want::Directory, own)
+        self.remove(name, Want::Directory, own, |_| Ok(()))
     }
 
     /// Removes the entry `name`, which is no directory. `own` is the caller's mount namespace.
@@ -129,7 +129,25 @@ impl TmpDentry {
     /// # Errors
     /// `ENOTDIR`: this is no directory; the name's errors; `EROFS`; `ENOENT`; `EISDIR`; `EBUSY`; `ENOMEM`.
     pub fn unlink(&self, name: &[u8], own: &Arc<MntNamespace<TmpDentry>>) -> Result<Removed, FsError> {
-        self.remove(name, Want::Other, own)
+        self.remove(name, Want::Other, own, |_| Ok(()))
+    }
+
+    /// Removes the entry `name`, a directory or not, as [`TmpDentry::rmdir`] or [`TmpDentry::unlink`], by the kernel itself,
+    /// which changes something else in the same breath: `change` is called when nothing but somebody who changes this
+    /// directory at the same time can keep the entry from going, and such people the caller keeps out.
+    ///
+    /// Context: not pinned; no lock of this crate held; may block.
+    ///
+    /// # Errors
+    /// Those of [`TmpDentry::rmdir`] and [`TmpDentry::unlink`]; those of `change`.
+    pub fn remove_with<E: From<FsError>>(
+        &self,
+        name: &[u8],
+        directory: bool,
+        own: &Arc<MntNamespace<TmpDentry>>,
+        change: impl FnMut(&Arc<TmpDentry>) -> Result<(), E>,
+    ) -> Result<Removed, E> {
+        self.remove(name, if directory { Want::Directory } else { Want::Other }, own, change)
     }
 
     /// Makes an entry. A directory's set-group-id bit gives the new one its group, and a directory the bit too.
@@ -334,66 +352,88 @@ impl TmpDentry {
     ///
     /// Context: not pinned; no lock held; may block.
     pub fn forget(&self, name: &[u8]) -> Option<Removed> {
-        let (entries, _) = self.directory().ok()?;
-        let hash = name::hash(name);
         loop {
-            let child = self.get(hash, name).ok()??;
-            if child.is_dir() {
-                for (name, _) in memory::until(|| child.entries().map_err(|_| NoMemory)) {
-                    // Nothing is mounted on what is in a process's directory but by the process itself.
-                    let removed = child.forget(&name);
-                    drop(removed);
-                }
+            let child = self.entry(name)?;
+            child.forget_entries();
+            if let Some(removed) = self.forget_empty(name, &child) {
+                return Some(removed);
             }
-            let removal = memory::until(|| Removal::begin_everywhere(&child));
-            {
-                let mut locks = DirLocks::take(&[self, &child]);
-                let guard = pin();
-                let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
-                // SAFETY: linked, and the lock keeps it so.
-                let Some(entry) =
-                    entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), &child))
-                else {
-                    continue; // Somebody was faster; look again.
-                };
-                if child.is_dir() && !locks.of(&child).entries.is_empty() {
-                    continue;
-                }
-                child.set_removed();
-                // SAFETY: found linked under this lock.
-                unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
-            }
-            child.inode().remove_name();
-            if child.is_dir() {
-                self.inode().change_subdirectories(false);
-            }
-            let elsewhere = removal.done();
-            reclaim::relieve();
-            return Some(Removed { dentry: child, elsewhere });
         }
     }
 
-    fn remove(
+    /// Takes all entries of a directory away, and theirs, from the bottom up. It may be deep: this is no recursion.
+    fn forget_entries(self: &Arc<Self>) {
+        let mut above: SmallVec<[Arc<TmpDentry>; 4]> = SmallVec::new();
+        let mut at = Arc::clone(self);
+        while at.is_dir() {
+            let entries = memory::until(|| at.entries().map_err(|_| NoMemory));
+            let inner = entries.iter().find(|(_, entry)| entry.entry_count().is_ok_and(|count| count != 0));
+            if let Some((_, inner)) = inner {
+                memory::until(|| above.make_room(1));
+                above.push(core::mem::replace(&mut at, Arc::clone(inner)));
+                continue;
+            }
+            for (name, entry) in &entries {
+                // Nothing is mounted on what is in a process's directory but by the process itself.
+                drop(at.forget_empty(name, entry));
+            }
+            match above.pop() {
+                Some(outer) => at = outer,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes the entry `name` away, if it still is `child` and that has no entries.
+    fn forget_empty(&self, name: &[u8], child: &Arc<TmpDentry>) -> Option<Removed> {
+        let (entries, _) = self.directory().ok()?;
+        let hash = name::hash(name);
+        let removal = memory::until(|| Removal::begin_everywhere(child));
+        {
+            let mut locks = DirLocks::take(&[self, child]);
+            let guard = pin();
+            let entry = locks.of(self).entries.find(hash, |entry| entry.is(hash, name));
+            // SAFETY: linked, and the lock keeps it so.
+            let entry = entry.filter(|entry| Arc::ptr_eq(unsafe { entry.as_ref() }.child(), child))?;
+            if child.is_dir() && !locks.of(child).entries.is_empty() {
+                return None;
+            }
+            child.set_removed();
+            // SAFETY: found linked under this lock.
+            unsafe { locks.of(self).entries.remove(entries, entry, &guard) };
+        }
+        child.inode().remove_name();
+        if child.is_dir() {
+            self.inode().change_subdirectories(false);
+        }
+        let elsewhere = removal.done();
+        reclaim::relieve();
+        Some(Removed { dentry: Arc::clone(child), elsewhere })
+    }
+
+    fn remove<E: From<FsError>>(
         &self,
         name: &[u8],
         want: Want,
         own: &Arc<MntNamespace<TmpDentry>>,
-    ) -> Result<Removed, FsError> {
+        mut change: impl FnMut(&Arc<TmpDentry>) -> Result<(), E>,
+    ) -> Result<Removed, E> {
         let (entries, _) = self.directory()?;
         name::check(name)?;
         self.super_block().may_write()?;
         let hash = name::hash(name);
         // The entry.
         let mut claims = Claims::none();
-        reclaim::claim(&mut claims, 1)?;
+        reclaim::claim(&mut claims, 1).map_err(FsError::from)?;
         loop {
             let child = self.get(hash, name)?.ok_or(FsError::NotFound)?;
             match (want, child.is_dir()) {
-                (Want::Directory, false) => return Err(FsError::NotDirectory),
-                (Want::Other, true) => return Err(FsError::IsDirectory),
+                (Want::Directory, false) => return Err(FsError::NotDirectory.into()),
+                (Want::Other, true) => return Err(FsError::IsDirectory.into()),
                 _ => {}
             }
-            let removal = Removal::begin(&child, own)?;
+            let removal = Removal::begin(&child, own).map_err(FsError::from)?;
+            change(&child)?;
             {
                 let mut locks = DirLocks::take(&[self, &child]);
                 let guard = pin();
@@ -405,7 +445,7 @@ impl TmpDentry {
                     continue; // Somebody was faster; look again.
                 };
                 if want == Want::Directory && !locks.of(&child).entries.is_empty() {
-                    return Err(FsError::NotEmpty);
+                    return Err(FsError::NotEmpty.into());
                 }
                 child.set_removed();
                 // SAFETY: found linked under this lock.

@@ -37,6 +37,8 @@ pub enum FsError {
     Run,
     /// `ENXIO`: no such byte in the file.
     NoSuchByte,
+    /// `ENODATA`: no such extended attribute.
+    NoAttribute,
     /// `ENAMETOOLONG`: a name above 255 bytes, or a link's target above 4095.
     NameTooLong,
     /// `EINVAL`: a directory cannot become its own descendant.

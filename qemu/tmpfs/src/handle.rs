@@ -90,4 +90,9 @@ pub trait Handle: Any + Send + Sync {
 
     /// As [`mnt_table::Dentry::unmounted`].
     fn unmounted(&self) {}
+
+    /// The instance whose root this is was shut down: the last mount of it is gone.
+    ///
+    /// Context: as [`mnt_table::dentry::SuperBlock::shutdown`].
+    fn shut_down(&self) {}
 }

@@ -1,7 +1,7 @@
 //! Inodes: what hard links share.
 //!
 //! # Lock order
-//! `links` is a leaf, and so is `attached`. An inode whose names are all gone lives on while somebody has it
+//! `links` is a leaf, and so are `attached` and `attributes`. An inode whose names are all gone lives on while somebody has it
 //! open; what [`Inode::open`] counts decides when its contents go, not the last handle, which garbage may hold for long.
 
 use alloc::boxed::Box;
@@ -16,6 +16,7 @@ use crate::contents::Contents;
 use crate::handle::Handle;
 use crate::stats::{self, Shard};
 use crate::super_block::TmpSuperBlock;
+use crate::xattr::Attributes;
 use crate::{FsError, Kind};
 
 /// The bits of a mode that say what a file is, and their values.
@@ -123,6 +124,15 @@ struct Links {
     linkable: bool,
 }
 
+impl Links {
+    /// Whether nobody has it any more in any way, for the first time. Notes it.
+    fn is_to_be_evicted(&mut self) -> bool {
+        let now = self.names == 0 && self.opens == 0 && !self.evicted;
+        self.evicted |= now;
+        now
+    }
+}
+
 /// An inode.
 pub struct Inode {
     super_block: Arc<TmpSuperBlock>,
@@ -137,6 +147,7 @@ pub struct Inode {
     writers: AtomicI32,
     body: Body,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    attributes: Attributes,
 }
 
 impl Inode {
@@ -194,6 +205,7 @@ impl Inode {
             writers: AtomicI32::new(0),
             body,
             attached: Mutex::new(None),
+            attributes: Attributes::new(),
         };
         // From here on its drop uncharges.
         Shard::add(&stats::of(super_block.dev()).inodes, 1);
@@ -306,6 +318,10 @@ impl Inode {
         &self.attached
     }
 
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
     /// Names that it has, with the entries `.` and `..` as directories have them.
     pub fn names(&self) -> u32 {
         self.links.lock().names
@@ -359,8 +375,7 @@ impl Inode {
             if links.names == 0 && links.opens != 0 {
                 self.super_block.get_nameless();
             }
-            links.evicted |= links.names == 0 && links.opens == 0;
-            links.evicted
+            links.is_to_be_evicted()
         };
         if evict {
             self.evict();
@@ -401,8 +416,7 @@ impl Inode {
             if last {
                 self.super_block.put_nameless();
             }
-            links.evicted |= last;
-            last
+            links.is_to_be_evicted()
         };
         if evict {
             self.evict();
@@ -444,9 +458,13 @@ impl Inode {
         }
     }
 
+    /// What it takes of the instance is given back, though garbage may hold the inode itself for long. Once.
+    ///
     /// Context: a leaf lock may be held by the caller's caller, so this does not block.
     fn evict(&self) {
         self.super_block.uncharge_pages(core::mem::take(&mut self.links.lock().pages));
+        self.super_block.uncharge_inode();
+        self.super_block.uncharge_room(self.attributes.clear());
         if let Body::File(contents) = &self.body {
             contents.evict();
         }
@@ -455,8 +473,16 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        self.super_block.uncharge_pages(self.links.lock().pages);
-        self.super_block.uncharge_inode();
+        let (pages, evicted) = {
+            let links = self.links.lock();
+            (links.pages, links.evicted)
+        };
+        self.super_block.uncharge_pages(pages);
+        // What somebody still set after it was evicted.
+        self.super_block.uncharge_room(self.attributes.clear());
+        if !evicted {
+            self.super_block.uncharge_inode();
+        }
         Shard::add(&stats::of(self.super_block.dev()).inodes, -1);
     }
 }

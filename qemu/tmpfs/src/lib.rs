@@ -16,7 +16,7 @@
 //! but the first are leaf locks. A file's `writing` lock, which blocks, comes before all of them.
 //!
 //! # Left out
-//! Extended attributes, quotas, and writing pages out: there is nowhere to write them.
+//! Quotas, and writing pages out: there is nowhere to write them.
 #![no_std]
 
 extern crate alloc;
@@ -38,6 +38,7 @@ mod rename;
 mod shutdown;
 mod stats;
 mod super_block;
+mod xattr;
 
 pub use contents::{Contents, FILE_MAX};
 pub use dentry::{Kind, TmpDentry};
@@ -47,6 +48,7 @@ pub use handle::Handle;
 pub use inode::{Inode, New, Times, What, mode};
 pub use name::{NAME_MAX, TARGET_MAX};
 pub use page::{PAGE_SIZE, Page, pages, set_owners};
-pub use rename::{exchange, rename, rename_if};
+pub use rename::{exchange, exchange_with, rename, rename_if, rename_with};
 pub use stats::{Stats, stats};
 pub use super_block::{Machine, Options, TmpSuperBlock, Usage};
+pub use xattr::{INODE_ROOM, Set, Value};

@@ -81,6 +81,21 @@ pub fn rename_if<E: From<FsError>>(
     own: &Arc<MntNamespace<TmpDentry>>,
     may: impl Fn(&Arc<TmpDentry>, Option<&Arc<TmpDentry>>) -> Result<(), E>,
 ) -> Result<Option<Removed>, E> {
+    rename_with(from, to, own, may, |_, _| Ok(()))
+}
+
+/// As [`rename_if`], by the kernel itself, which changes something else in the same breath: `change` is called when nothing
+/// but somebody who changes the same directories at the same time can keep the rename from being done, and such people the
+/// caller keeps out.
+///
+/// Context and errors: as [`rename`], and those of `may` and `change`.
+pub fn rename_with<E: From<FsError>>(
+    from: (&Arc<TmpDentry>, &[u8]),
+    to: (&Arc<TmpDentry>, &[u8]),
+    own: &Arc<MntNamespace<TmpDentry>>,
+    may: impl Fn(&Arc<TmpDentry>, Option<&Arc<TmpDentry>>) -> Result<(), E>,
+    mut change: impl FnMut(&Arc<TmpDentry>, Option<&Arc<TmpDentry>>) -> Result<(), E>,
+) -> Result<Option<Removed>, E> {
     let (old_entries, _) = from.0.directory()?;
     let (new_entries, _) = to.0.directory()?;
     let super_block = from.0.super_block();
@@ -125,6 +140,7 @@ pub fn rename_if<E: From<FsError>>(
         let removal =
             target.as_ref().map(|target| Removal::begin(target, own)).transpose().map_err(FsError::from)?;
         let (place, fresh) = to.fresh(&moved)?;
+        change(&moved, target.as_ref())?;
         {
             let mut involved: SmallVec<[&TmpDentry; 4]> = SmallVec::new();
             involved.extend([&**from.directory, &**to.directory]);
@@ -198,6 +214,19 @@ pub fn exchange<E: From<FsError>>(
     own: &Arc<MntNamespace<TmpDentry>>,
     may: impl Fn(&Arc<TmpDentry>, Option<&Arc<TmpDentry>>) -> Result<(), E>,
 ) -> Result<(), E> {
+    exchange_with(one, two, own, may, |_, _| Ok(()))
+}
+
+/// As [`exchange`], and with it `change`, as in [`rename_with`].
+///
+/// Context and errors: as [`exchange`], and those of `change`.
+pub fn exchange_with<E: From<FsError>>(
+    one: (&Arc<TmpDentry>, &[u8]),
+    two: (&Arc<TmpDentry>, &[u8]),
+    own: &Arc<MntNamespace<TmpDentry>>,
+    may: impl Fn(&Arc<TmpDentry>, Option<&Arc<TmpDentry>>) -> Result<(), E>,
+    mut change: impl FnMut(&Arc<TmpDentry>, &Arc<TmpDentry>) -> Result<(), E>,
+) -> Result<(), E> {
     let (one_entries, _) = one.0.directory()?;
     let (two_entries, _) = two.0.directory()?;
     let super_block = one.0.super_block();
@@ -227,6 +256,7 @@ pub fn exchange<E: From<FsError>>(
         }
         let (place_two, entry_two) = two.fresh(&first)?;
         let (place_one, entry_one) = one.fresh(&second)?;
+        change(&first, &second)?;
         {
             let _nobody_moves = between.then(|| super_block.rename.lock());
             let mut locks = DirLocks::take(&[one.directory, two.directory]);

@@ -14,6 +14,7 @@ use mnt_table::{Mount, Source, UserNs};
 use crate::dentry::TmpDentry;
 use crate::inode::{New, What};
 use crate::stats::{self, Shard};
+use crate::xattr::INODE_ROOM;
 use crate::{FsError, PAGE_SIZE, name, shutdown};
 
 /// What an instance asks of the machine around it.
@@ -116,7 +117,7 @@ pub struct Usage {
     pub pages: u64,
     /// The most there may be.
     pub pages_max: Option<u64>,
-    /// Inodes.
+    /// Inodes, and what their extended attributes take as if it were inodes.
     pub inodes: u64,
     /// The most there may be.
     pub inodes_max: Option<u64>,
@@ -134,7 +135,8 @@ pub struct TmpSuperBlock {
     owner: Mutex<UserNs>,
     inos: AtomicU64,
     pages: Quota,
-    inodes: Quota,
+    /// Room for inodes and their extended attributes, in bytes.
+    room: Quota,
     /// What the kernel keeps with it: flags and parameters as they are shown.
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Held by renames from one directory to another: nothing else changes who is below whom.
@@ -172,7 +174,7 @@ impl TmpSuperBlock {
             owner: Mutex::new(options.owner.clone()),
             inos: AtomicU64::new(1),
             pages: Quota::new(options.pages),
-            inodes: Quota::new(options.inodes),
+            room: Quota::new(options.inodes.map(|inodes| inodes.saturating_mul(INODE_ROOM))),
             attached: Mutex::new(None),
             rename: Mutex::new(()),
             root: Mutex::new(Weak::new()),
@@ -211,8 +213,8 @@ impl TmpSuperBlock {
         Usage {
             pages: self.pages.used(),
             pages_max: self.pages.max(),
-            inodes: self.inodes.used(),
-            inodes_max: self.inodes.max(),
+            inodes: self.room.used().div_ceil(INODE_ROOM),
+            inodes_max: self.room.max().map(|room| room / INODE_ROOM),
         }
     }
 
@@ -225,10 +227,11 @@ impl TmpSuperBlock {
             None | Some(0) => true,
             Some(max) => quota.max().is_some() && quota.used() <= max,
         };
-        if !fits(&self.pages, pages) || !fits(&self.inodes, inodes) {
+        let room = inodes.map(|inodes| inodes.saturating_mul(INODE_ROOM));
+        if !fits(&self.pages, pages) || !fits(&self.room, room) {
             return Err(FsError::BadLimit);
         }
-        for (quota, max) in [(&self.pages, pages), (&self.inodes, inodes)] {
+        for (quota, max) in [(&self.pages, pages), (&self.room, room)] {
             // Relaxed: as in `Quota`.
             max.inspect(|max| quota.max.store(if *max == 0 { u64::MAX } else { *max }, Ordering::Relaxed));
         }
@@ -247,11 +250,19 @@ impl TmpSuperBlock {
     }
 
     pub(crate) fn charge_inode(&self) -> Result<(), FsError> {
-        self.inodes.take(1)
+        self.room.take(INODE_ROOM)
     }
 
     pub(crate) fn uncharge_inode(&self) {
-        self.inodes.give(1);
+        self.room.give(INODE_ROOM);
+    }
+
+    pub(crate) fn charge_room(&self, more: u64) -> Result<(), FsError> {
+        self.room.take(more)
+    }
+
+    pub(crate) fn uncharge_room(&self, less: u64) {
+        self.room.give(less);
     }
 
     /// The device's minor number.
@@ -347,7 +358,8 @@ impl SuperBlock for TmpSuperBlock {
         // AcqRel: a second call would find all that the first one did.
         assert!(!self.shut_down.swap(true, Ordering::AcqRel), "a superblock is shut down once");
         if let Some(root) = self.root() {
-            shutdown::take_apart(root);
+            shutdown::take_apart(Arc::clone(&root));
+            root.handle().into_iter().for_each(|handle| handle.shut_down());
         }
     }
 }

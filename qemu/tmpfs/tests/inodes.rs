@@ -360,3 +360,18 @@ fn entries_are_made_when_they_are_asked_for_and_asked_for_again_when_stale() {
     assert_eq!(root.entry_count(), Ok(0));
     root.super_block().shutdown();
 }
+
+#[test]
+fn what_is_forgotten_may_be_deep() {
+    let root = fresh(1);
+    let mut at = root.mkdir(b"top").unwrap();
+    for _ in 0..20_000 {
+        at.create(b"file").unwrap();
+        at = at.mkdir(b"d").unwrap();
+    }
+    drop(at);
+    let gone = root.forget(b"top").unwrap();
+    assert!(gone.dentry.is_removed() && gone.dentry.entry(b"d").is_none());
+    assert_eq!((root.entry_count(), root.inode().names()), (Ok(0), 2));
+    root.super_block().shutdown();
+}

@@ -11,6 +11,7 @@
 //! | `stress` | a forest built through system calls, looked up and changed by processes that are killed at random |
 //! | `fuzz` | random system calls with random arguments |
 //! | `hoard` | processes that take all memory, in many ways |
+//! | `overlay` | an overlay of several layers, and a container in one; prints what every call answers |
 //! | `measure` | what calls cost |
 
 mod cases;
@@ -19,6 +20,7 @@ mod fuzz;
 mod hoard;
 mod init;
 mod measure;
+mod overlay;
 mod stress_job;
 mod sys;
 
@@ -59,6 +61,11 @@ enum Job {
     Fuzz(fuzz::Args),
     /// Take all memory, in many ways
     Hoard(hoard::Args),
+    /// Make an overlay and a container in it, and print what every call answers
+    Overlay,
+    /// Look around in that container
+    #[command(hide = true)]
+    OverlayInside,
     /// Print what calls cost
     Measure,
     /// Print the kernel's counters
@@ -95,6 +102,8 @@ fn run(job: Job) -> Result<bool> {
         Job::Probe => stress_job::probe().map(|()| true),
         Job::Fuzz(args) => fuzz::run(&args),
         Job::Hoard(args) => hoard::run(&args),
+        Job::Overlay => overlay::run(),
+        Job::OverlayInside => overlay::inside().map(|()| true),
         Job::Measure => measure::run().map(|()| true),
         Job::Counters => {
             debug_call::counters()?.iter().for_each(|(name, value)| println!("{name} {value}"));

@@ -1,7 +1,8 @@
-//! Attributes of files: permissions, owners, times, whether something may be done; extended attributes, of which there are
-//! none.
+//! Attributes of files: permissions, owners, times, whether something may be done.
 //!
-//! Sources: chmod(2), chown(2), utimensat(2), access(2), truncate(2), xattr(7).
+//! Sources: chmod(2), chown(2), utimensat(2), access(2), truncate(2).
+
+use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 use mnt_table::PathRef;
@@ -18,8 +19,44 @@ use super::permission::{self, EXEC, Subject, WRITE, is_member, without_set_id};
 use crate::mm::user;
 
 /// The place of an open file.
-fn place(call: &Call<'_>, fd: i32) -> Result<PathRef<TmpDentry>, Errno> {
+pub(crate) fn place(call: &Call<'_>, fd: i32) -> Result<PathRef<TmpDentry>, Errno> {
     call.open_file(fd)?.file().path().cloned().ok_or(Errno::EBADF)
+}
+
+/// What changes of a file's attributes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Change {
+    /// Permission bits.
+    pub(crate) permissions: Option<u32>,
+    /// Owner and group, as the file system stores them.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// When it was read last.
+    pub(crate) accessed: Option<i64>,
+    /// When its contents were changed last.
+    pub(crate) modified: Option<i64>,
+}
+
+/// Changes attributes, for somebody who may.
+///
+/// # Errors
+/// What the file system says that it belongs to.
+pub(crate) fn change(dentry: &Arc<TmpDentry>, change: &Change) -> Result<(), Errno> {
+    if let Some(done) = node::of(dentry).and_then(|node| node.change(dentry, change)) {
+        return done;
+    }
+    if let Some(permissions) = change.permissions {
+        dentry.set_permissions(permissions);
+    }
+    if let Some((uid, gid)) = change.owner {
+        dentry.set_owner(uid, gid);
+    }
+    let now = dentry.super_block().now();
+    dentry.inode().change_times(|times| {
+        times.accessed = change.accessed.unwrap_or(times.accessed);
+        times.modified = change.modified.unwrap_or(times.modified);
+        times.changed = now;
+    });
+    Ok(())
 }
 
 /// chmod(2).
@@ -40,8 +77,7 @@ fn change_mode(call: &Call<'_>, at: &PathRef<TmpDentry>, bits: u32) -> Result<us
     if !is_member(&who, subject.owner().1) && !subject.capable(&who, Capabilities::FSETID) {
         bits &= !mode::SET_GID;
     }
-    at.dentry.set_permissions(bits);
-    at.dentry.inode().touch_changed();
+    change(&at.dentry, &Change { permissions: Some(bits), ..Change::default() })?;
     Ok(0)
 }
 
@@ -86,11 +122,9 @@ fn change_owner(call: &Call<'_>, at: &PathRef<TmpDentry>, uid: u32, gid: u32) ->
     let gid = new_gid.map_or(Ok(gid), |new| permission::stored(&at.mount, Kind::Groups, new))?;
     let bits = at.dentry.inode().mode();
     let changes = new_uid.is_some() || new_gid.is_some();
-    if changes && bits & mode::TYPE != mode::DIRECTORY {
-        at.dentry.set_permissions(without_set_id(bits) & 0o7777);
-    }
-    at.dentry.set_owner(uid, gid);
-    at.dentry.inode().touch_changed();
+    let drops = changes && bits & mode::TYPE != mode::DIRECTORY;
+    let permissions = drops.then(|| without_set_id(bits) & 0o7777);
+    change(&at.dentry, &Change { permissions, owner: Some((uid, gid)), ..Change::default() })?;
     Ok(0)
 }
 
@@ -143,16 +177,13 @@ fn set_times(call: &Call<'_>, at: &PathRef<TmpDentry>, times: Option<(Time, Time
         return Err(Errno::EPERM);
     }
     let now = at.dentry.super_block().now();
-    let set = |slot: &mut i64, time: Time| match time {
-        Time::Now => *slot = now,
-        Time::Keep => {}
-        Time::At(at) => *slot = at,
+    let at_time = |time: Time| match time {
+        Time::Now => Some(now),
+        Time::Keep => None,
+        Time::At(at) => Some(at),
     };
-    at.dentry.inode().change_times(|times| {
-        set(&mut times.accessed, accessed);
-        set(&mut times.modified, modified);
-        times.changed = now;
-    });
+    let (accessed, modified) = (at_time(accessed), at_time(modified));
+    change(&at.dentry, &Change { accessed, modified, ..Change::default() })?;
     Ok(0)
 }
 
@@ -276,7 +307,7 @@ pub(crate) fn truncate(call: &Call<'_>, addr: usize, size: usize) -> Result<usiz
     if at.dentry.is_dir() {
         return Err(Errno::EISDIR);
     }
-    if at.dentry.inode().contents().is_none() {
+    if node::kind(&at.dentry) != tmpfs::Kind::File {
         return Err(Errno::EINVAL);
     }
     let _writing = writing(&at.mount)?;
@@ -286,52 +317,4 @@ pub(crate) fn truncate(call: &Call<'_>, addr: usize, size: usize) -> Result<usiz
     let cut = super::regular::truncate(call, &at, size);
     at.dentry.inode().end_write();
     cut.map(|()| 0)
-}
-
-/// What is asked of extended attributes, which no file system here has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extended {
-    Get,
-    Set,
-    List,
-    Remove,
-}
-
-/// The calls about extended attributes, after their path or descriptor was looked up.
-pub(crate) fn extended(
-    call: &Call<'_>,
-    what: Extended,
-    at: Result<PathRef<TmpDentry>, Errno>,
-    name: usize,
-) -> Result<usize, Errno> {
-    const NAME_MAX: usize = 255;
-    if what != Extended::List {
-        let name = match syscalls::user_memory::name(call, name, NAME_MAX + 1) {
-            Err(Errno::EINVAL) => return Err(Errno::ERANGE),
-            name => name?,
-        };
-        if name.is_empty() {
-            return Err(Errno::ERANGE);
-        }
-    }
-    let at = at?;
-    match what {
-        Extended::List => Ok(0),
-        Extended::Get => Err(Errno::ENODATA),
-        Extended::Set | Extended::Remove => {
-            writing(&at.mount)?;
-            Err(Errno::EOPNOTSUPP)
-        }
-    }
-}
-
-/// The place of a path for [`extended`].
-pub(crate) fn extended_at(call: &Call<'_>, addr: usize, follow: bool) -> Result<PathRef<TmpDentry>, Errno> {
-    let path = call.text(addr)?;
-    call.find(abi::AT_FDCWD, &path, if follow { Last::Follow } else { Last::NoFollow })
-}
-
-/// The place of a descriptor for [`extended`].
-pub(crate) fn extended_of(call: &Call<'_>, fd: i32) -> Result<PathRef<TmpDentry>, Errno> {
-    place(call, fd)
 }

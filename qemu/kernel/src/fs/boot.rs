@@ -18,6 +18,7 @@ use tmpfs::{FsError, New, TmpDentry, What, mode};
 use super::fd::FdTable;
 use super::file::OpenFile;
 use super::memory_types::{self, Type};
+use super::overlay::Overlay;
 use super::types::{self, Internal, Make};
 use super::{anon, device_number, initramfs};
 use crate::task::thread::Mounts;
@@ -56,6 +57,7 @@ pub(crate) fn init() -> Result<(), Errno> {
     for of in [Type::Rootfs, Type::Tmpfs, Type::Ramfs] {
         types::register(Arc::new(of));
     }
+    types::register(Arc::new(Overlay));
     types::register(Arc::new(Internal(b"nullfs")));
     anon::init()
 }

@@ -10,9 +10,10 @@ use syscalls::Errno;
 use syscalls::abi::dispatch;
 use tmpfs::TmpDentry;
 
-use super::attributes::{self, Extended, extended, extended_at, extended_of};
+use super::attributes;
 use super::kernel::Call;
 use super::permission::{EXEC, Subject};
+use super::xattr::{self, At};
 use super::{descriptors, io, locks, memfd, names, open, pipe, stat};
 use crate::task::Thread;
 
@@ -111,18 +112,22 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_utimes => attributes::utimes(call, HERE, a, b),
         abi::__NR_utime => attributes::utime(call, a, b),
         // Extended attributes.
-        abi::__NR_getxattr => extended(call, Extended::Get, extended_at(call, a, true), b),
-        abi::__NR_lgetxattr => extended(call, Extended::Get, extended_at(call, a, false), b),
-        abi::__NR_fgetxattr => extended(call, Extended::Get, extended_of(call, fd), b),
-        abi::__NR_setxattr => extended(call, Extended::Set, extended_at(call, a, true), b),
-        abi::__NR_lsetxattr => extended(call, Extended::Set, extended_at(call, a, false), b),
-        abi::__NR_fsetxattr => extended(call, Extended::Set, extended_of(call, fd), b),
-        abi::__NR_listxattr => extended(call, Extended::List, extended_at(call, a, true), 0),
-        abi::__NR_llistxattr => extended(call, Extended::List, extended_at(call, a, false), 0),
-        abi::__NR_flistxattr => extended(call, Extended::List, extended_of(call, fd), 0),
-        abi::__NR_removexattr => extended(call, Extended::Remove, extended_at(call, a, true), b),
-        abi::__NR_lremovexattr => extended(call, Extended::Remove, extended_at(call, a, false), b),
-        abi::__NR_fremovexattr => extended(call, Extended::Remove, extended_of(call, fd), b),
+        abi::__NR_getxattr => xattr::getxattr(call, At::Path(a), b, c, d),
+        abi::__NR_lgetxattr => xattr::getxattr(call, At::Link(a), b, c, d),
+        abi::__NR_fgetxattr => xattr::getxattr(call, At::File(fd), b, c, d),
+        abi::__NR_getxattrat => xattr::getxattrat(call, At::From(fd, b, third), d, e, f),
+        abi::__NR_setxattr => xattr::setxattr(call, At::Path(a), b, (c, d), e as u32),
+        abi::__NR_lsetxattr => xattr::setxattr(call, At::Link(a), b, (c, d), e as u32),
+        abi::__NR_fsetxattr => xattr::setxattr(call, At::File(fd), b, (c, d), e as u32),
+        abi::__NR_setxattrat => xattr::setxattrat(call, At::From(fd, b, third), d, e, f),
+        abi::__NR_listxattr => xattr::listxattr(call, At::Path(a), b, c),
+        abi::__NR_llistxattr => xattr::listxattr(call, At::Link(a), b, c),
+        abi::__NR_flistxattr => xattr::listxattr(call, At::File(fd), b, c),
+        abi::__NR_listxattrat => xattr::listxattr(call, At::From(fd, b, third), d, e),
+        abi::__NR_removexattr => xattr::removexattr(call, At::Path(a), b),
+        abi::__NR_lremovexattr => xattr::removexattr(call, At::Link(a), b),
+        abi::__NR_fremovexattr => xattr::removexattr(call, At::File(fd), b),
+        abi::__NR_removexattrat => xattr::removexattr(call, At::From(fd, b, third), d),
         // There are no handles of files.
         abi::__NR_name_to_handle_at => call.find_at(fd, b, to_at_flags(e as u32)).and(Err(Errno::EOPNOTSUPP)),
         // Where a task is; and mounts.

@@ -9,6 +9,7 @@ use syscalls::nsfs::nsfs_ioctl;
 
 use super::file::{Entries, OpenFile};
 use super::kernel::Call;
+use super::node;
 use super::pipe::PipeOps;
 use super::{error, locks, nofile};
 use crate::mm::user;
@@ -143,8 +144,8 @@ pub(crate) fn ioctl(call: &Call<'_>, fd: i32, request: u32, arg: usize) -> Resul
         ioctl::FIOASYNC => set(abi::FASYNC),
         ioctl::FICLONE | ioctl::FICLONERANGE => Err(Errno::EOPNOTSUPP),
         ioctl::FIGETBSZ => user::put(arg, tmpfs::PAGE_SIZE as i32).map(|()| 0),
-        ioctl::FIONREAD if file.dentry().is_some_and(|dentry| dentry.inode().contents().is_some()) => {
-            let size = file.dentry().and_then(|dentry| dentry.size().ok()).unwrap_or(0);
+        ioctl::FIONREAD if file.dentry().is_some_and(|dentry| node::kind(dentry) == tmpfs::Kind::File) => {
+            let size = file.dentry().and_then(|dentry| node::real(dentry).size().ok()).unwrap_or(0);
             let left = size.saturating_sub(*file.offset().lock());
             user::put(arg, i32::try_from(left).unwrap_or(i32::MAX)).map(|()| 0)
         }

@@ -21,6 +21,7 @@ use syscalls::{Credentials, Errno, File};
 use tmpfs::TmpDentry;
 
 use super::copy::{Sink, Source};
+use super::node;
 use crate::mm::backing::Backing;
 
 /// Status flags that fcntl(2) can change.
@@ -185,7 +186,7 @@ impl OpenFile {
     ) -> Result<Arc<Self>, Errno> {
         let mut use_of_contents = Use::Nothing;
         if let Some(path) = file.path() {
-            let writes = writes.is_some() && path.dentry.inode().contents().is_some();
+            let writes = writes.is_some() && node::kind(&path.dentry) == tmpfs::Kind::File;
             if writes {
                 path.dentry.inode().begin_write().map_err(super::error)?;
                 use_of_contents = Use::Writes;

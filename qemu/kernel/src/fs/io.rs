@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
+use mnt_table::dentry::Dentry;
 use smallvec::SmallVec;
 use syscalls::Errno;
 use syscalls::user_memory::read_all;
@@ -11,6 +12,7 @@ use syscalls::user_memory::read_all;
 use super::copy::{Piece, Sink, Source};
 use super::file::{OpenFile, Whence};
 use super::kernel::Call;
+use super::node;
 use crate::mm::user;
 
 /// The most bytes that one call moves.
@@ -294,8 +296,8 @@ pub(crate) fn copy_file_range(
     }
     let (source, target) = (call.open_file(from.0)?, call.open_file(to.0)?);
     let regular = |file: &Arc<OpenFile>| match file.dentry() {
-        Some(dentry) if dentry.inode().contents().is_some() => Ok(()),
-        Some(dentry) if dentry.kind() == tmpfs::Kind::Directory => Err(Errno::EISDIR),
+        Some(dentry) if node::kind(dentry) == tmpfs::Kind::File => Ok(()),
+        Some(dentry) if dentry.is_dir() => Err(Errno::EISDIR),
         _ => Err(Errno::EINVAL),
     };
     regular(&source)?;
@@ -374,7 +376,7 @@ pub(crate) fn fallocate(
     if !file.is_writable() {
         return Err(Errno::EBADF);
     }
-    match file.dentry().map(|dentry| dentry.kind()) {
+    match file.dentry().map(node::kind) {
         Some(tmpfs::Kind::Fifo) => return Err(Errno::ESPIPE),
         Some(tmpfs::Kind::Directory) => return Err(Errno::EISDIR),
         _ => {}

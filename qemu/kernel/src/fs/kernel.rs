@@ -17,6 +17,7 @@ use syscalls::{Credentials, Errno, File, Kernel, Show, Task};
 use tmpfs::TmpDentry;
 
 use super::file::OpenFile;
+use super::node::End;
 use super::{anon, stand_in, types};
 use crate::mm::user;
 use crate::task::Thread;
@@ -71,6 +72,11 @@ impl Entry {
     /// `ENOENT`, `ENOMEM`, or what the file system says.
     pub(crate) fn look(&self) -> Result<Arc<TmpDentry>, Errno> {
         look(&self.at.dentry, &self.name)
+    }
+
+    /// The directory's dentry and the name.
+    pub(crate) fn end(&self) -> End<'_> {
+        (&self.at.dentry, &self.name)
     }
 }
 

@@ -7,9 +7,9 @@
 //! | [`fd`], [`descriptors`], [`locks`] | descriptor tables; the calls about them; flock(2) and record locks |
 //! | [`calls`], [`kernel`] | the system calls; one call, and what `syscalls` asks of the kernel for it |
 //! | [`open`], [`exec`], [`io`], [`names`], [`stat`], [`attributes`] | what the calls do |
-//! | [`permission`] | who may do what |
+//! | [`permission`], [`xattr`] | who may do what; extended attributes |
 //! | [`regular`], [`pipe`], [`memfd`], [`anon`], [`node`] | kinds of files |
-//! | [`types`], [`memory_types`] | file system types; tmpfs and ramfs |
+//! | [`types`], [`memory_types`], [`overlay`] | file system types; tmpfs and ramfs; overlayfs |
 //! | [`pseudo`] | those in which the kernel shows itself: [`proc`], [`sysfs`], [`devtmpfs`], [`devpts`], [`nsfs`], [`mqueue`] |
 //! | [`initramfs`], [`boot`] | the first files, and the first mounts |
 //!
@@ -55,6 +55,7 @@ pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod nsfs;
 pub(crate) mod open;
+mod overlay;
 pub(crate) mod permission;
 pub(crate) mod pipe;
 pub(crate) mod proc;
@@ -65,6 +66,7 @@ pub(crate) mod stand_in;
 pub(crate) mod stat;
 mod sysfs;
 pub(crate) mod types;
+pub(crate) mod xattr;
 
 pub(crate) use names::{find_socket, make_socket};
 
@@ -80,6 +82,7 @@ pub(crate) fn error(failure: FsError) -> Errno {
         FsError::BadName | FsError::IntoItself | FsError::NotFile | FsError::BadLimit => Errno::EINVAL,
         FsError::NotPermitted | FsError::Sealed => Errno::EPERM,
         FsError::TooManyLinks => Errno::EMLINK,
+        FsError::NoAttribute => Errno::ENODATA,
         FsError::NoSpace => Errno::ENOSPC,
         FsError::BeyondEnd => Errno::EFAULT,
         FsError::NoSuchByte => Errno::ENXIO,

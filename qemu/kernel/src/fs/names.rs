@@ -102,11 +102,12 @@ fn make<'a>(
     let _writing = writing(&entry.at.mount)?;
     let who = call.credentials();
     let (uid, gid) = may_create(&entry.at.mount, &entry.at.dentry, &who)?;
-    if let Some(node) = node::of(&entry.at.dentry) {
-        return Err(node.refuses_entries());
-    }
+    let names = node::names(&entry.at.dentry)?;
     let new = make(&entry, uid, gid)?;
-    entry.at.dentry.make(&entry.name, new).map_err(error)
+    match names {
+        Some(names) => names.make(entry.end(), new),
+        None => entry.at.dentry.make(&entry.name, new).map_err(error),
+    }
 }
 
 pub(crate) fn mkdir(call: &Call<'_>, dfd: i32, addr: usize, bits: u32) -> Result<usize, Errno> {
@@ -166,7 +167,7 @@ pub(crate) fn find_socket(path: &[u8]) -> Result<Arc<TmpDentry>, Errno> {
     let call = Call::new(&thread);
     let at = call.find(abi::AT_FDCWD, path, Last::Follow)?;
     Subject::new(&at.mount, &at.dentry).may_access(&call.credentials(), permission::WRITE)?;
-    if at.dentry.kind() != Kind::Socket {
+    if node::kind(&at.dentry) != Kind::Socket {
         return Err(Errno::ECONNREFUSED);
     }
     Ok(at.dentry)
@@ -188,7 +189,7 @@ pub(crate) fn symlink(call: &Call<'_>, target: usize, dfd: i32, addr: usize) -> 
 }
 
 /// What an entry that is gone means for mounts elsewhere.
-fn removed(removed: &Removed) -> Result<(), Errno> {
+pub(super) fn removed(removed: &Removed) -> Result<(), Errno> {
     detach_elsewhere(&removed.dentry, &removed.elsewhere)?;
     Ok(())
 }
@@ -220,16 +221,13 @@ pub(crate) fn unlink(call: &Call<'_>, dfd: i32, addr: usize, flags: u32) -> Resu
     }
     let who = call.credentials();
     may_delete(&entry.at.mount, &entry.at.dentry, &child, &who, Some(directory))?;
-    if entry.at.dentry.handle().is_some() {
-        return Err(Errno::EPERM);
-    }
     let own = call.thread.mounts().namespace();
-    let gone = if directory {
-        entry.at.dentry.rmdir(&entry.name, &own)
-    } else {
-        entry.at.dentry.unlink(&entry.name, &own)
+    let gone = match node::names(&entry.at.dentry).map_err(|_| Errno::EPERM)? {
+        Some(names) => names.remove(entry.end(), directory, &own)?,
+        None if directory => entry.at.dentry.rmdir(&entry.name, &own).map_err(error)?,
+        None => entry.at.dentry.unlink(&entry.name, &own).map_err(error)?,
     };
-    removed(&gone.map_err(error)?)?;
+    removed(&gone)?;
     Ok(0)
 }
 
@@ -284,10 +282,14 @@ pub(crate) fn link(
     }
     let _writing = writing(&entry.at.mount)?;
     may_create(&entry.at.mount, &entry.at.dentry, &who)?;
-    if at.dentry.is_dir() || at.dentry.handle().is_some() {
+    let names = node::names(&entry.at.dentry).map_err(|_| Errno::EPERM)?;
+    if at.dentry.is_dir() || at.dentry.handle().is_some() && names.is_none() {
         return Err(Errno::EPERM);
     }
-    entry.at.dentry.link(&entry.name, &at.dentry).map_err(error)?;
+    match names {
+        Some(names) => names.link(entry.end(), &at.dentry)?,
+        None => drop(entry.at.dentry.link(&entry.name, &at.dentry).map_err(error)?),
+    }
     Ok(0)
 }
 
@@ -312,7 +314,7 @@ fn end(call: &Call<'_>, dfd: i32, path: &[u8]) -> Result<(PathRef<TmpDentry>, Op
 }
 
 /// An error of a rename: of the file system, or of permissions.
-struct Refused(Errno);
+pub(super) struct Refused(pub(super) Errno);
 
 impl From<FsError> for Refused {
     fn from(failure: FsError) -> Self {
@@ -345,9 +347,8 @@ pub(crate) fn rename(
         return Err(Errno::EINVAL);
     }
     let _writing = writing(&from.at.mount)?;
-    if from.at.dentry.handle().is_some() || to.at.dentry.handle().is_some() {
-        return Err(Errno::EPERM);
-    }
+    // Both ends are in one file system.
+    let names = node::names(&from.at.dentry).map_err(|_| Errno::EPERM)?;
     let who = call.credentials();
     let mount = &from.at.mount;
     let own = call.thread.mounts().namespace();
@@ -382,11 +383,17 @@ pub(crate) fn rename(
             _ => Ok(()),
         }
     };
-    let may = |moved: &Arc<TmpDentry>, target: Option<&Arc<TmpDentry>>| may(moved, target).map_err(Refused);
-    let (from_end, to_end) = ((&from.at.dentry, &*from.name), (&to.at.dentry, &*to.name));
-    if exchanges {
-        exchange(from_end, to_end, &own, may).map_err(|refused| refused.0)?;
-    } else if let Some(gone) = rename_if(from_end, to_end, &own, may).map_err(|refused| refused.0)? {
+    let or_refused =
+        |moved: &Arc<TmpDentry>, target: Option<&Arc<TmpDentry>>| may(moved, target).map_err(Refused);
+    let gone = match names {
+        Some(names) if exchanges => names.exchange(from.end(), to.end(), &own, &may).map(|()| None),
+        Some(names) => names.rename(from.end(), to.end(), &own, &may),
+        None if exchanges => {
+            exchange(from.end(), to.end(), &own, or_refused).map(|()| None).map_err(|refused| refused.0)
+        }
+        None => rename_if(from.end(), to.end(), &own, or_refused).map_err(|refused| refused.0),
+    };
+    if let Some(gone) = gone? {
         removed(&gone)?;
     }
     Ok(0)

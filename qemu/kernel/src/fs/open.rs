@@ -235,19 +235,21 @@ fn create(
         }
         // Read-only comes after "no such file", and before permissions.
         let writes = writing(&entry.at.mount)?;
-        if let Some(node) = node::of(&entry.at.dentry) {
-            return Err(match node.refuses_entries() {
-                Errno::EPERM => Errno::EACCES,
-                error => error,
-            });
-        }
+        let names = node::names(&entry.at.dentry).map_err(|refused| match refused {
+            Errno::EPERM => Errno::EACCES,
+            error => error,
+        })?;
         let (uid, gid) = may_create(&entry.at.mount, &entry.at.dentry, &who)?;
         let mode = super::creation_mode(call.thread, &entry.at.dentry, how.mode, gid);
         let new = New { what: What::File, mode, uid, gid };
-        let made = match entry.at.dentry.make(&entry.name, new) {
+        let made = match names {
+            Some(names) => names.make(entry.end(), new),
+            None => entry.at.dentry.make(&entry.name, new).map_err(error),
+        };
+        let made = match made {
             Ok(made) => made,
-            Err(tmpfs::FsError::Exists) => return Ok(None),
-            Err(failure) => return Err(error(failure)),
+            Err(Errno::EEXIST) => return Ok(None),
+            Err(error) => return Err(error),
         };
         let at = PathRef { mount: entry.at.mount, dentry: made };
         // Whoever makes a file may open it, whatever its permissions.
@@ -265,11 +267,13 @@ fn nameless(call: &Call<'_>, at: PathRef<TmpDentry>, how: How) -> Result<Arc<Ope
     let who = call.credentials();
     let writes = writing(&at.mount)?;
     let (uid, gid) = may_create(&at.mount, &at.dentry, &who)?;
-    if at.dentry.handle().is_some() {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let names = node::names(&at.dentry).map_err(|_| Errno::EOPNOTSUPP)?;
     let mode = super::creation_mode(call.thread, &at.dentry, how.mode, gid);
-    let dentry = at.dentry.nameless(New { what: What::File, mode, uid, gid }).map_err(error)?;
+    let new = New { what: What::File, mode, uid, gid };
+    let dentry = match names {
+        Some(names) => names.nameless(&at.dentry, new)?,
+        None => at.dentry.nameless(new).map_err(error)?,
+    };
     if how.has(abi::O_EXCL) {
         dentry.inode().never_link();
     }
@@ -288,7 +292,7 @@ pub(crate) fn at_place(call: &Call<'_>, at: PathRef<TmpDentry>, how: How) -> Res
         return OpenFile::new(Arc::new(super::anon::OfMounts), file, how.flags & !USED_UP, who, None);
     }
     let wanted = how.access();
-    match at.dentry.kind() {
+    match node::kind(&at.dentry) {
         Kind::Symlink => return Err(Errno::ELOOP),
         Kind::Handle if at.dentry.is_magic_link() => return Err(Errno::ELOOP),
         Kind::Directory if wanted & WRITE != 0 => return Err(Errno::EISDIR),
@@ -300,7 +304,7 @@ pub(crate) fn at_place(call: &Call<'_>, at: PathRef<TmpDentry>, how: How) -> Res
     if how.has(abi::O_NOATIME) && !subject.is_owner(&who) {
         return Err(Errno::EPERM);
     }
-    let special = !matches!(at.dentry.kind(), Kind::File);
+    let special = node::kind(&at.dentry) != Kind::File;
     let writes = if wanted & WRITE != 0 && !special { Some(writing(&at.mount)?) } else { None };
     finish(call, at, how, writes)
 }
@@ -315,7 +319,10 @@ fn finish(
     let flags = how.flags & !USED_UP;
     let opened: Opened = match at.dentry.kind() {
         Kind::File => shared(RegularOps)?,
-        Kind::Directory => shared(DirectoryOps)?,
+        Kind::Directory => match node::of(&at.dentry).map_or(Ok(None), |node| node.open_directory())? {
+            Some(ops) => ops.into(),
+            None => shared(DirectoryOps)?,
+        },
         Kind::Fifo => pipe::open_fifo(&at.dentry, flags)?,
         Kind::CharacterDevice => {
             let (major, minor) = super::device_parts(at.dentry.inode().rdev());
@@ -329,7 +336,7 @@ fn finish(
         Kind::Socket => return Err(Errno::ENXIO),
         Kind::Symlink => return Err(Errno::ELOOP),
     };
-    let truncates = how.has(abi::O_TRUNC) && at.dentry.kind() == Kind::File;
+    let truncates = how.has(abi::O_TRUNC) && node::kind(&at.dentry) == Kind::File;
     let path = at.clone();
     let file = memory::arc(File::new(Some(at), opened.object)).map_err(|_| Errno::ENOMEM)?;
     let open = OpenFile::new(opened.ops, file, flags, call.credentials(), writes)?;
@@ -361,11 +368,15 @@ pub(crate) fn open_exec(call: &Call<'_>, dfd: i32, path: &[u8], flags: u32) -> R
     if at.dentry.symlink().is_some() || at.dentry.is_magic_link() {
         return Err(Errno::ELOOP);
     }
-    if at.dentry.kind() != Kind::File {
+    if node::kind(&at.dentry) != Kind::File {
         return Err(Errno::EACCES);
     }
     syscalls::access::may_exec(&at.mount)?;
     Subject::new(&at.mount, &at.dentry).may(&call.credentials(), EXEC)?;
+    let opened = match node::of(&at.dentry) {
+        Some(node) => node.open(&at, abi::O_RDONLY)?,
+        None => shared(RegularOps)?,
+    };
     let file = memory::arc(File::at(at)).map_err(|_| Errno::ENOMEM)?;
-    OpenFile::new_run(memory::arc(RegularOps).map_err(|_| Errno::ENOMEM)?, file, call.credentials())
+    OpenFile::new_run(opened.ops, file, call.credentials())
 }

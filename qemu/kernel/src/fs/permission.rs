@@ -15,6 +15,7 @@ use syscalls::ids::Kind;
 use syscalls::{Credentials, Errno};
 use tmpfs::{Inode, TmpDentry, mode};
 
+use super::node;
 use crate::task;
 
 /// To execute a file, or to search a directory.
@@ -80,6 +81,11 @@ impl<'a> Subject<'a> {
         (self.uid, self.gid)
     }
 
+    /// Whether its owner or its group has no number where it is shown.
+    pub(crate) fn is_nobodys(&self) -> bool {
+        self.uid == NOBODY || self.gid == NOBODY
+    }
+
     /// Whether `who` has `capability` over it.
     pub(crate) fn capable(&self, who: &Credentials, capability: Capabilities) -> bool {
         who.effective.contains(capability)
@@ -97,10 +103,15 @@ impl<'a> Subject<'a> {
     /// Whether `who` may do all of `wanted` ([`READ`], [`WRITE`], [`EXEC`]) by permission bits and capabilities.
     ///
     /// # Errors
-    /// `EACCES`.
+    /// `EACCES`; what the file system says that it belongs to.
     pub(crate) fn may(&self, who: &Credentials, wanted: u32) -> Result<(), Errno> {
+        self.may_itself(who, wanted)?;
+        node::of_inode(self.inode).map_or(Ok(()), |node| node.may(wanted))
+    }
+
+    fn may_itself(&self, who: &Credentials, wanted: u32) -> Result<(), Errno> {
         let bits = self.inode.mode();
-        if wanted & WRITE != 0 && (self.uid == NOBODY || self.gid == NOBODY) {
+        if wanted & WRITE != 0 && self.is_nobodys() {
             return Err(Errno::EACCES);
         }
         let class = if who.fsuid == self.uid {

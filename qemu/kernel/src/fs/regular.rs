@@ -5,15 +5,16 @@ use core::ops::Range;
 
 use linux_raw_sys::general as abi;
 use mnt_table::dentry::Dentry;
-use mnt_table::{MountFlags, PathRef, pin};
+use mnt_table::{MountFlags, PathRef, UserNs, pin};
 use syscalls::Errno;
 use syscalls::credentials::Capabilities;
 use tmpfs::{Contents, FILE_MAX, PAGE_SIZE, Page, TmpDentry, mode};
 
+use super::attributes::Change;
 use super::copy::{Sink, Source};
 use super::file::{Entries, FileOps, OpenFile, Whence};
 use super::kernel::Call;
-use super::permission::{Subject, without_set_id};
+use super::permission::without_set_id;
 use super::{error, identity, node};
 use crate::mm::backing::{Backing, Description};
 
@@ -39,7 +40,7 @@ pub(crate) fn accessed(file: &OpenFile) {
         return;
     }
     let now = at.dentry.super_block().now();
-    at.dentry.inode().change_times(|times| {
+    node::real(&at.dentry).inode().change_times(|times| {
         let due = !flags.contains(MountFlags::RELATIME)
             || times.accessed <= times.modified
             || times.accessed <= times.changed
@@ -210,13 +211,17 @@ fn changed(file: &OpenFile, path: &PathRef<TmpDentry>) {
     drop_privileges(path);
 }
 
-/// Takes the set-id bits away that somebody who changes contents or owner may not keep.
+/// Takes the set-id bits away that somebody who changes contents may not keep: it takes the machine's own privilege to keep
+/// them, not that of a user namespace.
 pub(crate) fn drop_privileges(path: &PathRef<TmpDentry>) {
     let bits = path.dentry.inode().mode();
     if bits & mode::TYPE == mode::FILE && without_set_id(bits) != bits {
         let who = super::permission::current();
-        if !Subject::new(&path.mount, &path.dentry).capable(&who, Capabilities::FSETID) {
-            path.dentry.set_permissions(without_set_id(bits) & 0o7777);
+        if !who.capable(&UserNs::INITIAL, Capabilities::FSETID) {
+            let permissions = Some(without_set_id(bits) & 0o7777);
+            let change = Change { permissions, ..Change::default() };
+            // The contents are changed already.
+            let _ = super::attributes::change(&path.dentry, &change);
         }
     }
 }
@@ -224,6 +229,11 @@ pub(crate) fn drop_privileges(path: &PathRef<TmpDentry>) {
 /// truncate(2) of a regular file that may be written.
 pub(crate) fn truncate(call: &Call<'_>, at: &PathRef<TmpDentry>, size: u64) -> Result<(), Errno> {
     let _ = call;
+    if let Some(done) = node::of(&at.dentry).and_then(|node| node.truncate(&at.dentry, size)) {
+        done?;
+        drop_privileges(at);
+        return Ok(());
+    }
     let contents = at.dentry.contents().map_err(error)?;
     {
         let _whole = contents.writing().lock();

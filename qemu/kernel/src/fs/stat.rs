@@ -12,6 +12,7 @@ use syscalls::{Credentials, Errno};
 use tmpfs::{PAGE_SIZE, Times, TmpDentry, mode};
 
 use super::kernel::Call;
+use super::node::Identity;
 use super::permission::{owner, told};
 use super::{device_number, device_parts, node, types};
 use crate::mm::user;
@@ -34,9 +35,21 @@ struct Stat {
     is_root: bool,
 }
 
+/// What tells a file from others, and how many names it has, as stat(2) tells it.
+///
+/// Context: may be pinned; never blocks.
+pub(crate) fn identity(dentry: &TmpDentry) -> Identity {
+    let node = node::of(dentry);
+    node.and_then(|node| node.identity(dentry)).unwrap_or_else(|| Identity {
+        dev: dentry.super_block().dev(),
+        ino: node.and_then(|node| node.ino()).unwrap_or_else(|| dentry.inode().ino()),
+        names: dentry.inode().names(),
+    })
+}
+
 /// The inode's number of a dentry.
 pub(crate) fn ino(dentry: &TmpDentry) -> u64 {
-    node::of(dentry).and_then(|node| node.ino()).unwrap_or_else(|| dentry.inode().ino())
+    identity(dentry).ino
 }
 
 /// Context: may be pinned; never blocks.
@@ -44,8 +57,9 @@ fn look(mount: &Mount<TmpDentry>, dentry: &Arc<TmpDentry>, who: &Credentials) ->
     /// What a directory's entry counts, `.` and `..` included.
     const ENTRY: u64 = 20;
     const SECTOR: u64 = 512;
-    let inode = dentry.inode();
-    let (uid, gid) = owner(mount, inode);
+    let real = node::real(dentry);
+    let inode = real.inode();
+    let (uid, gid) = owner(mount, dentry.inode());
     let (mut size, mut blocks) = (0, 0);
     match inode.contents() {
         Some(contents) => {
@@ -53,8 +67,8 @@ fn look(mount: &Mount<TmpDentry>, dentry: &Arc<TmpDentry>, who: &Credentials) ->
             (size, blocks) = (bytes, pages * (PAGE_SIZE as u64 / SECTOR));
         }
         None if inode.file_type() == mode::DIRECTORY => {
-            if matches!(dentry.super_block().fs_type(), b"tmpfs" | b"rootfs" | b"devtmpfs") {
-                size = ENTRY * (2 + dentry.entry_count().unwrap_or(0) as u64);
+            if matches!(real.super_block().fs_type(), b"tmpfs" | b"rootfs" | b"devtmpfs") {
+                size = ENTRY * (2 + real.entry_count().unwrap_or(0) as u64);
             }
         }
         None => match dentry.symlink() {
@@ -68,10 +82,18 @@ fn look(mount: &Mount<TmpDentry>, dentry: &Arc<TmpDentry>, who: &Credentials) ->
     let told = |kind, id| {
         if who.user_ns.is_initial() && id != u32::MAX { id } else { told(kind, &who.user_ns, id) }
     };
-    let (names, times) = inode.names_and_times();
+    let (mut names, times) = inode.names_and_times();
+    let (mut dev, mut ino) = (dentry.super_block().dev(), inode.ino());
+    if dentry.handle().is_some() {
+        let identity = identity(dentry);
+        (dev, ino) = (identity.dev, identity.ino);
+        if !Arc::ptr_eq(real, dentry) {
+            names = identity.names;
+        }
+    }
     Stat {
-        dev: dentry.super_block().dev(),
-        ino: ino(dentry),
+        dev,
+        ino,
         mode: inode.mode(),
         names,
         uid: told(Kind::Users, uid),
@@ -236,7 +258,9 @@ pub(crate) fn statx(
 /// As `struct statfs`.
 fn file_system(mount: &Mount<TmpDentry>) -> [u64; 15] {
     let super_block = mount.super_block();
-    let usage = super_block.usage();
+    // Of an overlay, those of the topmost layer.
+    let root = super_block.root();
+    let usage = root.as_ref().map_or(super_block, |root| node::real(root).super_block()).usage();
     let mut words = [0; 15];
     words[0] = types::magic(super_block);
     words[1] = PAGE_SIZE as u64;

@@ -131,7 +131,12 @@ impl<'a> Make<'a> {
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// Makes an instance. Minor device numbers are never used again: there are enough of them.
+/// A minor device number, which is never used again: there are enough of them.
+pub(crate) fn device() -> u32 {
+    NEXT.fetch_add(1, Ordering::Relaxed) // Relaxed: a number.
+}
+
+/// Makes an instance.
 ///
 /// # Errors
 /// `ENOMEM`.
@@ -144,7 +149,7 @@ pub(crate) fn instance(make: Make<'_>, request: &Request<'_>) -> Result<SuperBlo
     };
     let instance = memory::arc(instance).map_err(|_| Errno::ENOMEM)?;
     let options = Options {
-        dev: NEXT.fetch_add(1, Ordering::Relaxed), // Relaxed: a number.
+        dev: device(),
         fs_type: make.fs_type,
         source: request.source.unwrap_or(b"none"),
         read_only: request.flags.contains(SuperFlags::RDONLY),

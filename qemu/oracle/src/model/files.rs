@@ -51,6 +51,7 @@ impl From<FsError> for Failure {
             FsError::BadName | FsError::IntoItself | FsError::NotFile | FsError::BadLimit => errno::EINVAL,
             FsError::NotPermitted | FsError::Sealed => errno::EPERM,
             FsError::TooManyLinks => errno::EMLINK,
+            FsError::NoAttribute => errno::ENODATA,
             FsError::NoSpace => errno::ENOSPC,
             FsError::BeyondEnd => errno::EFAULT,
             FsError::NoSuchByte => errno::ENXIO,

@@ -62,8 +62,8 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     Ok(false)
 }
 
-/// What the running Linux makes of it.
-fn here(job: &[&str]) -> Result<Vec<String>> {
+/// What the running Linux makes of a job, in a mount namespace of its own.
+pub(super) fn here(job: &[&str]) -> Result<Vec<String>> {
     let mut command = Command::new("unshare");
     command.arg("--mount").arg(project::userland()).args(job);
     let words = project::describe(&command);
