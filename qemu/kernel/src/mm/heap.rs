@@ -234,15 +234,18 @@ pub(super) fn ask_others() {
     crate::sched::prod_all();
 }
 
+/// Whether this CPU was asked and did not come to [`settle`] yet. Context: any.
+pub(crate) fn is_asked(cpu: &PerCpu) -> bool {
+    // Relaxed, both: numbers that stand for themselves; the second is this CPU's.
+    cpu.magazines.answered.load(Relaxed) != ASKED.load(Relaxed)
+}
+
 /// Empties this CPU's magazines, if that was asked for.
 ///
 /// Context: threads, at moments when no allocation is under way.
-#[inline]
 pub(crate) fn settle(cpu: &PerCpu) {
-    // Relaxed, both: numbers that stand for themselves; the second is this CPU's.
-    let asked = ASKED.load(Relaxed);
-    if cpu.magazines.answered.load(Relaxed) != asked {
-        cpu.magazines.answered.store(asked, Relaxed);
+    if is_asked(cpu) {
+        cpu.magazines.answered.store(ASKED.load(Relaxed), Relaxed); // Relaxed, both: as above.
         let _off = PreemptOff::new();
         empty_magazines(cpu);
     }

@@ -235,9 +235,13 @@ pub(crate) fn timer_interrupt() {
     percpu::this().run_queue.look(true);
 }
 
-/// Another CPU put a thread into this one's queue, or wants this one to look at its thread.
+/// Another CPU put a thread into this one's queue, or wants this one to look at its thread, or at its idle memory.
 pub(crate) fn reschedule_interrupt() {
-    percpu::this().run_queue.look(false);
+    let cpu = percpu::this();
+    if heap::is_asked(cpu) {
+        cpu.set_need_resched();
+    }
+    cpu.run_queue.look(false);
 }
 
 /// Switches threads on the way out of an interrupt of the kernel, which found the preempt count at 0.
@@ -259,7 +263,6 @@ pub(crate) fn preempt() {
 /// Context: interrupts off, preempt count 0, nothing known of this CPU.
 pub(crate) fn at_border() -> bool {
     let cpu = percpu::this();
-    heap::settle(cpu);
     let allowed = with_current(|entity| entity.allowed());
     if allowed >> cpu.index & 1 == 0 {
         leave(Leave::Move(least_loaded(allowed)));
@@ -272,6 +275,7 @@ pub(crate) fn at_border() -> bool {
         return true;
     }
     if cpu.needs_resched() {
+        heap::settle(cpu);
         // Two more than elsewhere: one of them is better off there.
         let load = cpu.run_queue.load();
         let elsewhere = if load > 2 { least_loaded(allowed) } else { cpu.index };
