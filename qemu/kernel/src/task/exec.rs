@@ -311,6 +311,7 @@ pub(super) fn commit(thread: &Arc<Thread>, program: Program) -> TrapFrame {
     }
     process.has_executed.store(true, Relaxed); // Relaxed: a number.
     process.actions().reset(false);
+    super::posix_timers::clear(process);
     {
         let mut signals = thread.signals.lock();
         signals.alt_stack = AltStack::NONE;

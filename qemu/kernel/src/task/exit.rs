@@ -82,6 +82,7 @@ fn end_process(thread: &Thread) {
     let exe = process.exe.lock().take();
     drop(exe);
     super::timers::clear(process);
+    super::posix_timers::clear(process);
     if process.is_init {
         assert!(
             process.pid.namespace().level() != 0,

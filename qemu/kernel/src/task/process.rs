@@ -29,6 +29,8 @@ pub(crate) struct Process {
     pub(super) exe: SpinLock<Option<Arc<OpenFile>>>,
     pub(super) used: SpinLock<Used>,
     pub(super) timers: super::timers::Timers,
+    /// Those of timer_create(2).
+    pub(super) made: super::posix_timers::Timers,
     /// Who waits for children.
     pub(super) child_wait: WaitList,
     /// Woken when a signal comes: who waits for signals without taking them (signalfd).
@@ -165,6 +167,7 @@ impl Process {
             exe: SpinLock::new(parts.exe),
             used: SpinLock::new(Used::default()),
             timers: super::timers::Timers::new(),
+            made: super::posix_timers::Timers::new(),
             child_wait: WaitList::new(),
             signal_waiters: WaitList::new(),
             exit_signal: AtomicU32::new(parts.exit_signal),

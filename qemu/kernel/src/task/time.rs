@@ -75,7 +75,7 @@ pub(crate) fn deadline_at(addr: usize, realtime: bool) -> Result<u64, Errno> {
 }
 
 /// What a clock says. Numbers below 0 are clocks of processes and threads.
-fn read_clock(thread: &Thread, id: i32) -> Result<u64, Errno> {
+fn read_clock(thread: &Arc<Thread>, id: i32) -> Result<u64, Errno> {
     let sum = |(user, system): (u64, u64)| user + system;
     Ok(match u32::try_from(id) {
         Ok(abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_REALTIME_ALARM | abi::CLOCK_TAI) => {
@@ -91,32 +91,42 @@ fn read_clock(thread: &Thread, id: i32) -> Result<u64, Errno> {
         Ok(abi::CLOCK_PROCESS_CPUTIME_ID) => sum(thread.process.times().0),
         Ok(abi::CLOCK_THREAD_CPUTIME_ID) => sum(thread.cpu_times()),
         Ok(_) => return Err(Errno::EINVAL),
-        Err(_) => {
-            let (pid, kind) = (!(id >> 3) as u32, id & 7);
-            // Bit 2: of a thread; 2 in the low bits: time as scheduled, which is all there is here.
-            if kind & 3 == 3 {
-                return Err(Errno::EINVAL);
-            }
-            if kind & 4 != 0 {
-                let other =
-                    if pid == 0 { None } else { Some(thread.pid_ns().thread(pid).ok_or(Errno::EINVAL)?) };
-                other.map_or_else(|| sum(thread.cpu_times()), |other| sum(other.cpu_times()))
-            } else {
-                let other =
-                    if pid == 0 { None } else { Some(thread.pid_ns().process(pid).ok_or(Errno::EINVAL)?) };
-                sum(other.map_or_else(|| thread.process.times(), |other| other.times()).0)
-            }
-        }
+        Err(_) => match cpu_clock(thread, id)? {
+            CpuClock::Thread(other) => sum(other.cpu_times()),
+            CpuClock::Process(other) => sum(other.times().0),
+        },
+    })
+}
+
+/// Whose time a clock with a number below 0 tells.
+pub(super) enum CpuClock {
+    Process(Arc<Process>),
+    Thread(Arc<Thread>),
+}
+
+/// # Errors
+/// `EINVAL`: there is no such clock, or nobody that it is of.
+pub(super) fn cpu_clock(thread: &Arc<Thread>, id: i32) -> Result<CpuClock, Errno> {
+    let (pid, kind) = (!(id >> 3) as u32, id & 7);
+    // Bit 2: of a thread; 2 in the low bits: time as scheduled, which is all there is here.
+    if kind & 3 == 3 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(match (kind & 4 != 0, pid) {
+        (true, 0) => CpuClock::Thread(Arc::clone(thread)),
+        (true, tid) => CpuClock::Thread(thread.pid_ns().thread(tid).ok_or(Errno::EINVAL)?),
+        (false, 0) => CpuClock::Process(Arc::clone(&thread.process)),
+        (false, pid) => CpuClock::Process(thread.pid_ns().process(pid).ok_or(Errno::EINVAL)?),
     })
 }
 
 /// clock_gettime(2).
-pub(super) fn clock_gettime(thread: &Thread, id: i32, addr: usize) -> Result<usize, Errno> {
+pub(super) fn clock_gettime(thread: &Arc<Thread>, id: i32, addr: usize) -> Result<usize, Errno> {
     put_timespec(addr, read_clock(thread, id)?).map(|()| 0)
 }
 
 /// clock_getres(2).
-pub(super) fn clock_getres(thread: &Thread, id: i32, addr: usize) -> Result<usize, Errno> {
+pub(super) fn clock_getres(thread: &Arc<Thread>, id: i32, addr: usize) -> Result<usize, Errno> {
     read_clock(thread, id)?;
     let coarse = matches!(u32::try_from(id), Ok(abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE));
     if addr != 0 {

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use mnt_table::PathRef;
 use syscalls::Errno;
-use syscalls::credentials::Capabilities;
 use syscalls::file::Object;
 use syscalls::mounts_file::Format;
 use tmpfs::{Handle, TmpDentry, mode};
@@ -78,17 +77,7 @@ impl Target {
     /// `EACCES`; `ESRCH`: it has ended.
     pub(super) fn may_inspect(&self) -> Result<(), Errno> {
         let thread = self.thread()?;
-        let own = task::current();
-        if Arc::ptr_eq(own.process(), thread.process()) {
-            return Ok(());
-        }
-        let (who, target) = (own.credentials(), thread.credentials());
-        let same = [target.uid, target.euid, target.suid].iter().all(|uid| *uid == who.fsuid)
-            && [target.gid, target.egid, target.sgid].iter().all(|gid| *gid == who.fsgid);
-        let dumpable = thread.process().dumpable() == 1;
-        let within = target.user_ns == who.user_ns && who.effective.contains(target.permitted);
-        let capable = who.capable(&target.user_ns, Capabilities::SYS_PTRACE);
-        if (same && dumpable && within) || capable { Ok(()) } else { Err(Errno::EACCES) }
+        if task::current().may_inspect(&thread, task::creds::As::Files) { Ok(()) } else { Err(Errno::EACCES) }
     }
 }
 
