@@ -127,8 +127,7 @@ pub(super) fn clone3(thread: &Arc<Thread>, frame: &TrapFrame) -> Result<usize, E
     }
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_len, _] =
         words;
-    let levels = thread.namespaces().pid_for_children.level() + 1;
-    let too_many = set_len as usize > levels || (set_tid == 0) != (set_len == 0);
+    let too_many = set_len as usize > super::pid::LEVELS_MAX || (set_tid == 0) != (set_len == 0);
     if too_many || exit_signal & !EXIT_SIGNAL != 0 || exit_signal > u64::from(super::signal::SIGNALS) {
         return Err(Errno::EINVAL);
     }

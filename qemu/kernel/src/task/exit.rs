@@ -253,7 +253,9 @@ pub(super) fn unlink(process: &Arc<Process>, parent: &Process) -> Option<Arc<Pro
     };
     let (group, session) = {
         let mut family = process.family.lock();
-        family.state = State::Released;
+        if let State::Zombie(status) = core::mem::replace(&mut family.state, State::Released) {
+            process.pid.set_ended(status);
+        }
         family.parent = Weak::new();
         (family.group.clone(), family.session.clone())
     };

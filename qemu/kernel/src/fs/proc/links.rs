@@ -48,20 +48,7 @@ const KINDS: [(&str, u32, bool); 10] = [
 /// The namespace that the entry `index` of [`KINDS`] is of.
 fn namespace(thread: &Thread, index: usize) -> Option<Namespace> {
     let (_, kind, of_children) = KINDS[index];
-    let namespaces = thread.namespaces();
-    Some(match (kind, of_children) {
-        (abi::CLONE_NEWNS, _) => Namespace::Mounts(thread.mounts().namespace()),
-        (abi::CLONE_NEWUSER, _) => Namespace::Users(thread.credentials().user_ns.clone()),
-        (abi::CLONE_NEWPID, false) => Namespace::Other(Arc::clone(thread.pid_ns()) as _),
-        (abi::CLONE_NEWPID, true) => {
-            // Nobody is there before its first process.
-            let ns = namespaces.pid_for_children.clone();
-            ns.init()?;
-            Namespace::Other(ns)
-        }
-        (abi::CLONE_NEWTIME, true) => Namespace::Other(namespaces.time_for_children.clone()),
-        (kind, _) => Namespace::Other(namespaces.of_kind(kind)?),
-    })
+    Namespace::of_thread(thread, kind, of_children)
 }
 
 impl Link {

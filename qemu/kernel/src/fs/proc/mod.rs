@@ -62,13 +62,6 @@ pub(crate) struct Instance {
     root: SpinLock<Weak<TmpDentry>>,
 }
 
-impl Instance {
-    /// The namespace that it shows.
-    pub(crate) fn ns(&self) -> &Arc<PidNamespace> {
-        &self.ns
-    }
-}
-
 /// What files that are about no process depend on.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -108,6 +101,13 @@ pub(crate) fn process_gone(pid: &Pid) {
             }
         }
     }
+}
+
+/// The identity that a directory of a process is of.
+pub(crate) fn pid_of(dentry: &TmpDentry) -> Option<Arc<Pid>> {
+    let directory = node::downcast::<DirectoryNode<ProcessDirectory>>(dentry)?;
+    let target = &directory.0.0;
+    (!target.is_task).then(|| Arc::clone(&target.pid))
 }
 
 /// The type.

@@ -49,7 +49,7 @@ fn uptime(_: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
     say(out, format_args!("{up}.{up_rest:02} {idle}.{idle_rest:02}\n"))
 }
 
-fn loadavg(context: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn loadavg(_: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
     let running: usize = percpu::all().map(|cpu| cpu.run_queue.load()).sum();
     let stats = task::stats();
     // There is no average: the moment stands for all three.
@@ -59,7 +59,7 @@ fn loadavg(context: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
             "{running}.00 {running}.00 {running}.00 {}/{} {}\n",
             running.max(1),
             stats.threads,
-            context.instance.ns().last()
+            task::current().pid_ns().last()
         ),
     )
 }
