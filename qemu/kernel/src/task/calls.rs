@@ -138,7 +138,7 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_getpriority => sched_calls::getpriority(thread, a as u32, b as i32),
         abi::__NR_setpriority => sched_calls::setpriority(thread, a as u32, b as i32, c as i32),
         abi::__NR_getcpu => sched_calls::getcpu(a, b),
-        abi::__NR_membarrier => sched_calls::membarrier(a as u32, b as u32),
+        abi::__NR_membarrier => sched_calls::membarrier(thread, a as u32, b as u32),
         abi::__NR_ioprio_get => sched_calls::ioprio_get(thread, a as u32, b as i32),
         abi::__NR_ioprio_set => sched_calls::ioprio_set(thread, a as u32, b as i32, c as u32),
         // Time.

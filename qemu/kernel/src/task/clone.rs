@@ -262,7 +262,10 @@ fn make(parent: &Arc<Thread>, request: &Request) -> Result<Arc<Thread>, Errno> {
     if others != 0 {
         namespaces = namespaces.unshare(others, &mounts.credentials().user_ns)?;
     }
-    namespaces = namespaces.for_child()?;
+    // Who shares its parent's memory stays in its time until it calls execve(2).
+    if !has(VM) {
+        namespaces = namespaces.for_child()?;
+    }
     let files = if has(FILES) { parent.files() } else { parent.files().fork()? };
     let space = match parent.space() {
         Some(space) if !has(VM) => Some(space.fork()?),
@@ -280,6 +283,7 @@ fn make(parent: &Arc<Thread>, request: &Request) -> Result<Arc<Thread>, Errno> {
     };
     let settings = *parent.settings.lock();
     let settings = if settings.reset_on_fork { Settings::INITIAL } else { settings };
+    let settings = Settings { default_slack_ns: settings.timer_slack_ns, ..settings };
     let pid = Pid::new(&namespaces.pid_for_children, &request.set_tid)?;
     pid.hold(counted, charge);
     let now_ns = clock::now_ns();

@@ -34,7 +34,12 @@ impl Thread {
         if Arc::ptr_eq(&self.process, &target.process) {
             return true;
         }
-        let (own, other) = (self.credentials(), target.credentials());
+        self.may_inspect_as(&target.credentials(), target.process.dumpable() == 1, as_whom)
+    }
+
+    /// Whether it may look into another process that has these credentials.
+    pub(crate) fn may_inspect_as(&self, other: &Credentials, dumpable: bool, as_whom: As) -> bool {
+        let own = self.credentials();
         let (uid, gid, capabilities) = match as_whom {
             As::Files => (own.fsuid, own.fsgid, own.effective),
             As::Itself => (own.uid, own.gid, own.permitted),
@@ -42,8 +47,7 @@ impl Thread {
         let same = [other.uid, other.euid, other.suid] == [uid; 3]
             && [other.gid, other.egid, other.sgid] == [gid; 3];
         let within = other.user_ns == own.user_ns && capabilities.contains(other.permitted);
-        same && target.process.dumpable() == 1 && within
-            || own.capable(&other.user_ns, Capabilities::SYS_PTRACE)
+        same && dumpable && within || own.capable(&other.user_ns, Capabilities::SYS_PTRACE)
     }
 }
 

@@ -72,6 +72,9 @@ pub(super) fn release_memory(thread: &Arc<Thread>) {
     }
     let space = thread.space.lock().take();
     interrupts::without_interrupts(AddressSpace::deactivate);
+    if let Some(space) = &space {
+        thread.process.leaves(space);
+    }
     drop(space);
     clone::end_vfork(thread);
 }
@@ -154,7 +157,7 @@ impl Afterwards {
 fn leave_process(thread: &Arc<Thread>, is_last: bool) {
     let process = &thread.process;
     let mut afterwards = Afterwards::default();
-    let uid = thread.credentials().uid;
+    let credentials = thread.credentials();
     {
         let _tree = tree();
         let pid = thread.pid();
@@ -181,7 +184,8 @@ fn leave_process(thread: &Arc<Thread>, is_last: bool) {
         // Not the last reference: the entity has one.
         drop(removed);
         if is_last {
-            process.uid.store(uid, Relaxed); // Relaxed: under `tree`.
+            process.uid.store(credentials.uid, Relaxed); // Relaxed: under `tree`.
+            *process.last_credentials.lock() = Some(credentials);
             become_zombie(process, &mut afterwards);
         }
     }

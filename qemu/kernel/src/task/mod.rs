@@ -66,6 +66,7 @@ pub(crate) mod stats;
 mod sysinfo;
 pub(crate) mod thread;
 pub(crate) mod time;
+pub(crate) mod time_ns;
 pub(crate) mod timers;
 pub(crate) mod user_ns;
 mod users;
@@ -109,6 +110,7 @@ pub(crate) fn enter_kernel() {
 /// of this CPU afterwards.
 pub(crate) fn leave_kernel(frame: &mut TrapFrame) {
     with_current(timers::count);
+    with_current(timers::count_limit);
     with_current(posix_timers::count);
     loop {
         if with_current(Thread::has_work) == Some(true) {

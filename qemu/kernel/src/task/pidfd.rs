@@ -1,6 +1,6 @@
 //! Pidfds: pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2), and those of clone(2).
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::task::Waker;
@@ -195,12 +195,12 @@ impl Drop for Reserved {
     }
 }
 
-fn make(pid: &Arc<Pid>, task: Arc<super::Mounts>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+/// A descriptor's file of who goes by `pid`; `task` is what mounts know of it, if it has not ended.
+fn make(pid: &Arc<Pid>, task: Weak<super::Mounts>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
     let no_memory = |_| Errno::ENOMEM;
     let ops = memory::arc(PidFd { pid: Arc::clone(pid) }).map_err(no_memory)?;
     let place = anon::dentry(anon::Kind::Anon("[pidfd]"))?;
-    let file =
-        memory::arc(File::new(Some(place), Object::Process(Arc::downgrade(&task)))).map_err(no_memory)?;
+    let file = memory::arc(File::new(Some(place), Object::Process(task))).map_err(no_memory)?;
     let who = super::current().credentials();
     OpenFile::new(ops, file, abi::O_RDWR | flags, who, None)
 }
@@ -208,7 +208,7 @@ fn make(pid: &Arc<Pid>, task: Arc<super::Mounts>, flags: u32) -> Result<Arc<Open
 /// A pidfd of the child `child`, whose identity is `pid`.
 pub(super) fn reserve(thread: &Arc<Thread>, child: &Arc<Thread>, of_thread: bool) -> Result<Reserved, Errno> {
     let flags = if of_thread { OF_THREAD } else { 0 };
-    let file = make(&child.pid(), Arc::clone(&child.mounts), flags)?;
+    let file = make(&child.pid(), Arc::downgrade(&child.mounts), flags)?;
     let number = fs::install(file, true)?;
     Ok(Reserved { thread: Arc::clone(thread), number: number as i32, kept: false })
 }
@@ -223,8 +223,9 @@ pub(super) fn pidfd_open(thread: &Arc<Thread>, pid: i32, flags: u32) -> Result<u
         return Err(if found.thread().is_some() { Errno::ENOENT } else { Errno::ESRCH });
     }
     let leader = found.process().and_then(|process| process.leader());
-    let target = found.thread().or(leader).ok_or(Errno::ESRCH)?;
-    let file = make(&found, Arc::clone(&target.mounts), flags)?;
+    let target = found.thread().or(leader);
+    let mounts = target.map_or_else(Weak::new, |target| Arc::downgrade(&target.mounts));
+    let file = make(&found, mounts, flags)?;
     fs::install(file, true)
 }
 

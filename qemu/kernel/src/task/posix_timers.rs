@@ -23,7 +23,7 @@ use syscalls::Errno;
 
 use super::signal::{Detail, Info, SIGNALS, send};
 use super::timers::{self, Alarm, INSERT_ALLOCATIONS};
-use super::{Process, Thread, time};
+use super::{Process, Thread, time, time_ns};
 use crate::arch::clock;
 use crate::arch::spin::SpinLock;
 use crate::mm::user;
@@ -62,10 +62,8 @@ pub(crate) struct Timer {
 
 /// What a timer goes by.
 enum Clock {
-    Machine {
-        /// The time of day, and not the time since boot.
-        wall: bool,
-    },
+    /// The time of day (`None`), or since boot.
+    Machine(Option<time_ns::Clock>),
     Process(Weak<Process>),
     Thread(Weak<Thread>),
 }
@@ -119,7 +117,7 @@ impl Timer {
     fn now_ns(&self) -> u64 {
         let sum = |(user, system): (u64, u64)| user + system;
         match &self.clock {
-            Clock::Machine { .. } => clock::now_ns(),
+            Clock::Machine(_) => clock::now_ns(),
             Clock::Process(process) => process.upgrade().map_or(0, |process| sum(process.times().0)),
             Clock::Thread(thread) => thread.upgrade().map_or(0, |thread| sum(thread.cpu_times())),
         }
@@ -130,7 +128,7 @@ impl Timer {
         if state.due_ns == 0 || matches!(self.notify, Notify::Nothing) {
             return;
         }
-        if let Clock::Machine { .. } = self.clock {
+        if let Clock::Machine(_) = self.clock {
             match timers::file(Alarm::Timer(Arc::downgrade(self)), state.due_ns) {
                 Ok(order) => state.order = order,
                 Err(_) => state.due_ns = 0,
@@ -202,7 +200,7 @@ pub(super) fn count(thread: &Thread) {
     }
     let mut counting: Vec<Arc<Timer>> = Vec::new();
     for timer in process.made.made.lock().timers.values() {
-        if !matches!(timer.clock, Clock::Machine { .. }) && timer.state.lock().due_ns != 0 {
+        if !matches!(timer.clock, Clock::Machine(_)) && timer.state.lock().due_ns != 0 {
             // Without memory it is due a little later.
             let _ = counting.try_push(Arc::clone(timer));
         }
@@ -230,7 +228,7 @@ fn stop(timer: &Timer) -> State {
     state.settings = state.settings.wrapping_add(1);
     (state.due_ns, state.interval_ns, state.rests) = (0, 0, false);
     drop(state);
-    if before.due_ns != 0 && matches!(timer.clock, Clock::Machine { .. }) {
+    if before.due_ns != 0 && matches!(timer.clock, Clock::Machine(_)) {
         timers::take_out(before.due_ns, before.order);
     }
     before
@@ -247,8 +245,9 @@ fn find(thread: &Thread, id: i32) -> Result<Arc<Timer>, Errno> {
 fn clock_of(thread: &Arc<Thread>, id: i32) -> Result<Clock, Errno> {
     let own_process = || Clock::Process(Arc::downgrade(&thread.process));
     Ok(match u32::try_from(id) {
-        Ok(abi::CLOCK_REALTIME | abi::CLOCK_TAI) => Clock::Machine { wall: true },
-        Ok(abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME) => Clock::Machine { wall: false },
+        Ok(abi::CLOCK_REALTIME | abi::CLOCK_TAI) => Clock::Machine(None),
+        Ok(abi::CLOCK_MONOTONIC) => Clock::Machine(Some(time_ns::Clock::Monotonic)),
+        Ok(abi::CLOCK_BOOTTIME) => Clock::Machine(Some(time_ns::Clock::Boottime)),
         Ok(abi::CLOCK_PROCESS_CPUTIME_ID) => own_process(),
         Ok(abi::CLOCK_THREAD_CPUTIME_ID) => Clock::Thread(Arc::downgrade(thread)),
         Ok(
@@ -356,7 +355,7 @@ pub(super) fn timer_settime(
     }
     let (interval_ns, value_ns) = (time::get_timespec(new)?, time::get_timespec(new.wrapping_add(VALUE))?);
     let timer = find(thread, id)?;
-    if let Clock::Machine { .. } = timer.clock {
+    if let Clock::Machine(_) = timer.clock {
         timers::start()?;
     }
     let now_ns = timer.now_ns();
@@ -365,13 +364,14 @@ pub(super) fn timer_settime(
         let mut state = timer.state.lock();
         state.due_ns = match &timer.clock {
             _ if flags & abi::TIMER_ABSTIME == 0 => now_ns.saturating_add(value_ns),
-            Clock::Machine { wall: true } => value_ns.saturating_sub(time::wall_offset_ns()).max(1),
+            Clock::Machine(None) => value_ns.saturating_sub(time::wall_offset_ns()).max(1),
+            Clock::Machine(Some(clock)) => time_ns::machine_ns(*clock, value_ns).max(1),
             _ => value_ns,
         };
         state.interval_ns = interval_ns;
         state.overrun = 0;
         timer.file(&mut state);
-        if !matches!(timer.clock, Clock::Machine { .. }) {
+        if !matches!(timer.clock, Clock::Machine(_)) {
             thread.process.made.count.store(true, Relaxed); // Relaxed: a hint.
         }
     }

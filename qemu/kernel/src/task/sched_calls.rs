@@ -3,6 +3,7 @@
 //! Policies and nice values are kept and told; all threads are scheduled alike.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 
 use linux_raw_sys::general as abi;
 use syscalls::Errno;
@@ -186,8 +187,10 @@ pub(super) fn getattr(
     put(0, size.min(ATTR) as u32);
     put(4, settings.policy);
     put(8, if settings.reset_on_fork { abi::SCHED_FLAG_RESET_ON_FORK } else { 0 });
-    put(16, i32::from(settings.nice) as u32);
-    put(20, settings.priority as u32);
+    match settings.policy {
+        abi::SCHED_FIFO | abi::SCHED_RR => put(20, settings.priority as u32),
+        _ => put(16, i32::from(settings.nice) as u32),
+    }
     user::write(addr, &bytes[..size.min(ATTR)])?;
     Ok(0)
 }
@@ -219,8 +222,9 @@ pub(super) fn priority_limit(policy: u32, is_max: bool) -> Result<usize, Errno> 
 
 /// sched_rr_get_interval(2).
 pub(super) fn rr_get_interval(thread: &Arc<Thread>, pid: i32, addr: usize) -> Result<usize, Errno> {
-    target(thread, pid)?;
-    super::time::put_timespec(addr, sched::SLICE_NS).map(|()| 0)
+    // Who is first of those that wait for nobody has no slices.
+    let policy = target(thread, pid)?.settings.lock().policy;
+    super::time::put_timespec(addr, if policy == abi::SCHED_FIFO { 0 } else { sched::SLICE_NS }).map(|()| 0)
 }
 
 const PRIO_PROCESS: u32 = 0;
@@ -316,22 +320,46 @@ const MEMBARRIER_GLOBAL_EXPEDITED: u32 = 1 << 1;
 const MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
 const MEMBARRIER_PRIVATE_EXPEDITED: u32 = 1 << 3;
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
+const MEMBARRIER_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 1 << 5;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 1 << 6;
+const MEMBARRIER_GET_REGISTRATIONS: u32 = 1 << 9;
+const MEMBARRIER_ALL: u32 = MEMBARRIER_GLOBAL
+    | MEMBARRIER_GLOBAL_EXPEDITED
+    | MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
+    | MEMBARRIER_PRIVATE_EXPEDITED
+    | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED
+    | MEMBARRIER_PRIVATE_EXPEDITED_SYNC_CORE
+    | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
+    | MEMBARRIER_GET_REGISTRATIONS;
 
-/// membarrier(2): every CPU that runs a thread enters the kernel before this returns.
-pub(super) fn membarrier(command: u32, flags: u32) -> Result<usize, Errno> {
+/// membarrier(2): every CPU that runs a thread enters the kernel, and comes back by an instruction that serialises, before
+/// this returns.
+pub(super) fn membarrier(thread: &Thread, command: u32, flags: u32) -> Result<usize, Errno> {
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
+    // Relaxed, all: bits that stand for themselves.
+    let registered = &thread.process.membarrier;
+    let expedite = |needed: u32| {
+        if registered.load(Relaxed) & needed == 0 {
+            return Err(Errno::EPERM);
+        }
+        sched::run_on_others().map(|()| 0).map_err(|_| Errno::ENOMEM)
+    };
     match command {
-        MEMBARRIER_QUERY => Ok((MEMBARRIER_GLOBAL
-            | MEMBARRIER_GLOBAL_EXPEDITED
-            | MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
-            | MEMBARRIER_PRIVATE_EXPEDITED
-            | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) as usize),
-        MEMBARRIER_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED => Ok(0),
-        MEMBARRIER_GLOBAL | MEMBARRIER_GLOBAL_EXPEDITED | MEMBARRIER_PRIVATE_EXPEDITED => {
+        MEMBARRIER_QUERY => Ok(MEMBARRIER_ALL as usize),
+        MEMBARRIER_GET_REGISTRATIONS => Ok(registered.load(Relaxed) as usize),
+        MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
+        | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED
+        | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
+            registered.fetch_or(command, Relaxed);
+            Ok(0)
+        }
+        MEMBARRIER_GLOBAL | MEMBARRIER_GLOBAL_EXPEDITED => {
             sched::run_on_others().map(|()| 0).map_err(|_| Errno::ENOMEM)
         }
+        MEMBARRIER_PRIVATE_EXPEDITED => expedite(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED),
+        MEMBARRIER_PRIVATE_EXPEDITED_SYNC_CORE => expedite(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -351,7 +379,14 @@ pub(super) fn ioprio_get(thread: &Arc<Thread>, which: u32, who: i32) -> Result<u
 
 /// ioprio_set(2), of threads only.
 pub(super) fn ioprio_set(thread: &Arc<Thread>, which: u32, who: i32, priority: u32) -> Result<usize, Errno> {
-    if which != IOPRIO_WHO_PROCESS || priority >> IOPRIO_CLASS_SHIFT >= IOPRIO_CLASSES {
+    let (class, level) = (priority >> IOPRIO_CLASS_SHIFT, priority & ((1 << IOPRIO_CLASS_SHIFT) - 1));
+    // The lowest bits are the level; none has no levels, and idle ignores them.
+    let fits = match class {
+        0 => level == 0,
+        1 | 2 => level & 7 == level,
+        _ => class < IOPRIO_CLASSES,
+    };
+    if which != IOPRIO_WHO_PROCESS || !fits {
         return Err(Errno::EINVAL);
     }
     let target = target(thread, who)?;

@@ -14,6 +14,7 @@ use linux_raw_sys::general as abi;
 use mnt_table::memory::{self, Claims};
 use syscalls::Errno;
 
+use super::limits::INFINITY;
 use super::signal::{Info, send_to_process};
 use super::{Process, Thread, posix_timers};
 use crate::arch::clock;
@@ -40,6 +41,9 @@ pub(crate) struct Timers {
     all: SpinLock<[Timer; 3]>,
     /// One of the latter two is set.
     counts: AtomicBool,
+    /// The seconds of `RLIMIT_CPU` of which it was told that they are over. Relaxed, everywhere: a number; two threads may
+    /// both tell.
+    cpu_told: AtomicU64,
     /// Its place among the alarms.
     order: AtomicU64,
 }
@@ -60,7 +64,12 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Timers {
     pub(super) fn new() -> Self {
-        Timers { all: SpinLock::default(), counts: AtomicBool::new(false), order: AtomicU64::new(0) }
+        Timers {
+            all: SpinLock::default(),
+            counts: AtomicBool::new(false),
+            cpu_told: AtomicU64::new(0),
+            order: AtomicU64::new(0),
+        }
     }
 }
 
@@ -219,6 +228,28 @@ pub(super) fn count(thread: &Thread) {
         };
         if due {
             send_to_process(process, Info::kernel(signal));
+        }
+    }
+    // A thread that runs alone would not come here again.
+    sched::ring_within(sched::SLICE_NS);
+}
+
+/// Looks at the time that the process may use (`RLIMIT_CPU`). Context: as [`count`].
+pub(super) fn count_limit(thread: &Thread) {
+    let process = &thread.process;
+    let limit = process.limit(abi::RLIMIT_CPU);
+    if limit.soft == INFINITY && limit.hard == INFINITY {
+        return;
+    }
+    let seconds = now_ns(process, 2) / (US * NS_PER_US);
+    if seconds >= limit.hard.max(1) {
+        send_to_process(process, Info::kernel(abi::SIGKILL));
+    } else if seconds >= limit.soft.max(1) {
+        // Each second, from the first on.
+        let told = process.timers.cpu_told.load(Relaxed);
+        if told <= seconds {
+            process.timers.cpu_told.store(seconds + 1, Relaxed);
+            send_to_process(process, Info::kernel(abi::SIGXCPU));
         }
     }
     // A thread that runs alone would not come here again.

@@ -30,7 +30,7 @@ fn written() -> Result<()> {
     log.seek(SeekFrom::End(0))?;
     let me = std::process::id();
     writer.write_all(format!("<5>first of {me}\n").as_bytes())?;
-    writer.write_all(format!("second of {me}\ttab").as_bytes())?;
+    writer.write_all(format!("second of {me}\ttab\n").as_bytes())?;
     let mut found = Vec::new();
     while let Some(record) = next(&mut log)? {
         if record.contains(&format!("of {me}")) {

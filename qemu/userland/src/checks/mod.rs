@@ -2,9 +2,13 @@
 //!
 //! They say what Linux does. Debian's kernel, on which they run as well, is the control.
 
+mod files;
+mod limits;
 mod log;
+mod pidfds;
 mod processes;
 mod scheduling;
+mod time_namespaces;
 mod timers;
 
 use anyhow::Result;
@@ -14,7 +18,16 @@ use crate::sys;
 /// A title and what is checked. An error says what was wrong.
 type Check = (&'static str, fn() -> Result<()>);
 
-const ALL: [&[Check]; 4] = [timers::ALL, log::ALL, processes::ALL, scheduling::ALL];
+const ALL: [&[Check]; 8] = [
+    files::ALL,
+    limits::ALL,
+    log::ALL,
+    pidfds::ALL,
+    processes::ALL,
+    scheduling::ALL,
+    time_namespaces::ALL,
+    timers::ALL,
+];
 
 /// A check that takes longer is ended by a signal.
 const SECONDS_MAX: u32 = 30;

@@ -49,6 +49,7 @@ mod process;
 mod status;
 mod sysctl;
 mod system;
+mod time_offsets;
 
 const MAGIC: u64 = abi::PROC_SUPER_MAGIC as u64;
 /// The numbers of processes in listings begin behind the files.

@@ -11,10 +11,11 @@ use syscalls::mounts_file::Format;
 use tmpfs::{Handle, TmpDentry, mode};
 
 use super::directory::{Directory, FIRST, Listed, Made, Name, Text, open_text};
-use super::{Instance, fds, id_map, links, memory, status};
+use super::{Instance, fds, id_map, links, memory, status, time_offsets};
 use crate::fs::file::OpenFile;
 use crate::fs::mounts_file;
 use crate::fs::node::{Node, Opened};
+use crate::task::creds::As;
 use crate::task::{self, Pid, Process, Thread};
 
 /// A process or a thread, as an instance shows it.
@@ -76,8 +77,15 @@ impl Target {
     /// # Errors
     /// `EACCES`; `ESRCH`: it has ended.
     pub(super) fn may_inspect(&self) -> Result<(), Errno> {
-        let thread = self.thread()?;
-        if task::current().may_inspect(&thread, task::creds::As::Files) { Ok(()) } else { Err(Errno::EACCES) }
+        let own = task::current();
+        let may = match self.thread() {
+            Ok(thread) => own.may_inspect(&thread, As::Files),
+            // There is no memory any more that could be secret.
+            Err(gone) => {
+                own.may_inspect_as(&*self.process()?.last_credentials().ok_or(gone)?, true, As::Files)
+            }
+        };
+        if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 }
 
@@ -147,11 +155,13 @@ static ENTRIES: &[Entry] = &[
     entry("root", What::Link(links::Place::Root)),
     entry("sessionid", What::Text(0o444, status::no_id)),
     entry("setgroups", What::Writable(0o644, id_map::setgroups, id_map::set_setgroups)),
+    entry("smaps", What::Private(0o444, memory::smaps)),
     entry("smaps_rollup", What::Private(0o444, memory::smaps_rollup)),
     entry("stat", What::Text(0o444, status::stat)),
     entry("statm", What::Text(0o444, memory::statm)),
     entry("status", What::Text(0o444, status::status)),
     Entry { name: "task", of: Of::Process, what: What::Tasks },
+    entry("timens_offsets", What::Writable(0o644, time_offsets::show, time_offsets::set)),
     entry("uid_map", What::Writable(0o644, id_map::uids, id_map::set_uids)),
     entry("wchan", What::Text(0o444, status::wchan)),
 ];

@@ -73,8 +73,8 @@ static FS: &[Fixed<Context>] = &[
     constant!("overflowgid", 65534),
     constant!("overflowuid", 65534),
     kept!("pipe-max-size", 1 << 20, 1 << 31),
-    kept!("protected_hardlinks", 1, 1),
-    kept!("protected_symlinks", 1, 1),
+    constant!("protected_hardlinks", 0),
+    constant!("protected_symlinks", 0),
     kept!("suid_dumpable", 0, 2),
 ];
 

@@ -343,7 +343,10 @@ fn read_info(signal: u32, addr: usize, to_self: bool) -> Result<Info, Errno> {
 
 /// rt_sigqueueinfo(2).
 pub(crate) fn rt_sigqueueinfo(thread: &Thread, pid: i32, signal: u32, info: usize) -> Result<usize, Errno> {
-    let target = thread.pid_ns().process(pid as u32);
+    // A thread's number will do for its process.
+    let found = u32::try_from(pid).ok().and_then(|pid| thread.pid_ns().pid(pid));
+    let target = found
+        .and_then(|pid| pid.process().or_else(|| pid.thread().map(|thread| Arc::clone(&thread.process))));
     let to_self = target.as_ref().is_some_and(|target| Arc::ptr_eq(target, &thread.process));
     let info = read_info(signal, info, to_self)?;
     check_signal(signal)?;
