@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering::*};
 
 use linux_raw_sys::general as abi;
 use mnt_table::memory::{self, Grow};
-use syscalls::Errno;
+use syscalls::credentials::Capabilities;
+use syscalls::{Credentials, Errno};
 
 use super::process::PROCESSES;
 use super::signal::{AltStack, ERESTARTNOINTR, ProcessSignals, ThreadSignals};
@@ -180,7 +181,7 @@ fn start(thread: &Arc<Thread>, frame: &TrapFrame, request: Request) -> Result<us
     check(thread, flags)?;
     let has = |flag: u64| flags & flag != 0;
     if !request.set_tid.is_empty()
-        && !thread.credentials().is_admin(&OwnerOf(&thread.namespaces().pid_for_children).user_ns())
+        && !may_choose(&thread.credentials(), &OwnerOf(&thread.namespaces().pid_for_children).user_ns())
     {
         return Err(Errno::EPERM);
     }
@@ -238,6 +239,11 @@ fn start(thread: &Arc<Thread>, frame: &TrapFrame, request: Request) -> Result<us
         let _ = vfork.wait.wait(Wait::KILLABLE, || vfork.done.load(Acquire).then_some(()));
     }
     Ok(number as usize)
+}
+
+/// Whether somebody may choose numbers in PID namespaces that `owner` owns.
+fn may_choose(credentials: &Credentials, owner: &mnt_table::UserNs) -> bool {
+    credentials.is_admin(owner) || credentials.capable(owner, Capabilities::CHECKPOINT_RESTORE)
 }
 
 /// The user namespace that owns a namespace.

@@ -402,6 +402,12 @@ impl PidNamespace {
         self.numbers.lock().last
     }
 
+    /// The next number is looked for above `last` (`/proc/sys/kernel/ns_last_pid`).
+    pub(crate) fn set_last(&self, last: u32) {
+        // 0: there is no first process yet.
+        self.numbers.lock().last = last.max(1);
+    }
+
     /// Takes a number.
     fn reserve(&self, wanted: Option<u32>) -> Result<u32, Errno> {
         let mut claims = Claims::none();

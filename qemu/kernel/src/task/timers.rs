@@ -242,15 +242,14 @@ pub(super) fn count_limit(thread: &Thread) {
         return;
     }
     let seconds = now_ns(process, 2) / (US * NS_PER_US);
-    if seconds >= limit.hard.max(1) {
+    let told = process.timers.cpu_told.load(Relaxed);
+    // Whoever is to be told first is, also if both times have come at once.
+    if seconds >= limit.hard.max(1) && (told != 0 || limit.soft >= limit.hard) {
         send_to_process(process, Info::kernel(abi::SIGKILL));
-    } else if seconds >= limit.soft.max(1) {
+    } else if seconds >= limit.soft.max(1) && told <= seconds {
         // Each second, from the first on.
-        let told = process.timers.cpu_told.load(Relaxed);
-        if told <= seconds {
-            process.timers.cpu_told.store(seconds + 1, Relaxed);
-            send_to_process(process, Info::kernel(abi::SIGXCPU));
-        }
+        process.timers.cpu_told.store(seconds + 1, Relaxed);
+        send_to_process(process, Info::kernel(abi::SIGXCPU));
     }
     // A thread that runs alone would not come here again.
     sched::ring_within(sched::SLICE_NS);

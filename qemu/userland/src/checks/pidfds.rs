@@ -15,6 +15,7 @@ use crate::sys;
 pub(super) const ALL: &[Check] = &[
     ("a signal goes by a directory of proc", by_directory),
     ("a process that has ended still has a user namespace", of_the_dead),
+    ("the next process has the number after the last", next_number),
     ("numbers of a child can be chosen for the namespace that it begins", chosen),
 ];
 
@@ -53,6 +54,15 @@ fn of_the_dead() -> Result<()> {
     let other = File::open(format!("/proc/{child}/ns/mnt")).map(drop);
     ensure!(other.is_err(), "it has a mount namespace");
     ensure!(sys::wait(child) == Some((child, 0)), "it did not end well");
+    Ok(())
+}
+
+fn next_number() -> Result<()> {
+    std::fs::write("/proc/sys/kernel/ns_last_pid", "20000")?;
+    let child = sys::fork(|| 0)?;
+    ensure!(sys::wait(child) == Some((child, 0)), "it did not end well");
+    // Others may have made processes meanwhile.
+    ensure!((20001..20100).contains(&child), "{child}");
     Ok(())
 }
 
