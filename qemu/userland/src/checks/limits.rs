@@ -22,7 +22,7 @@ fn processor_time() -> Result<()> {
         let child = sys::fork(|| {
             // SAFETY: ignoring a signal takes nothing that could be wrong.
             let ignored = !ignores || unsafe { libc::signal(libc::SIGXCPU, libc::SIG_IGN) } != libc::SIG_ERR;
-            if !ignored || setrlimit(Resource::Cpu, limits.clone()).is_err() {
+            if !ignored || setrlimit(Resource::Cpu, limits).is_err() {
                 return 1;
             }
             loop {
