@@ -14,7 +14,15 @@ pub(crate) fn last_error() -> Errno {
 
 /// mount_setattr(2) on what `fd` refers to.
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64) -> Result<(), Errno> {
-    let attributes = [set, clear, propagation, 0];
+    set_attributes(fd, [set, clear, propagation, 0])
+}
+
+/// mount_setattr(2) that has ids of what `fd` refers to be shown as the user namespace `namespace` maps them.
+pub(crate) fn map_ids(fd: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_attributes(fd, [abi::MOUNT_ATTR_IDMAP.into(), 0, 0, namespace.as_raw_fd() as u64])
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, attributes: [u64; 4]) -> Result<(), Errno> {
     // SAFETY: an empty string and four numbers, as the call takes them.
     let done = unsafe {
         libc::syscall(

@@ -1,20 +1,23 @@
 //! Files as they are made and looked at.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use linux_raw_sys::general as abi;
-use rustix::fs::{AtFlags, Mode, chmodat};
+use rustix::fs::{AtFlags, CWD, Mode, chmodat, statat};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::Check;
 use crate::sys;
 
 pub(super) const ALL: &[Check] = &[
     ("a new file keeps the set-group-id bit, but for a group that its maker is not in", set_group_id),
+    ("who has no number on an id-mapped mount is nobody there, and not even root's", nobody),
     ("an empty path is told before the directory is looked at", empty_path),
     ("smaps tells of each mapping how much is there", smaps),
     ("arguments that are out of range are refused", out_of_range),
@@ -61,6 +64,50 @@ fn set_group_id() -> Result<()> {
     let ended = sys::wait(child);
     fs::remove_dir_all(&folder)?;
     ensure!(ended == Some((child, 0)), "{ended:?}");
+    Ok(())
+}
+
+/// A user namespace in which user and group 1000 are 0, and nobody else is anybody.
+fn user_namespace() -> Result<File> {
+    let (ready, go) = std::io::pipe()?;
+    let child = sys::fork(|| {
+        // SAFETY: one thread, and nothing rests on who it is.
+        if unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.is_err() {
+            return 1;
+        }
+        // Its end says that the namespace is there, which lasts until this process is killed.
+        drop(go);
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        1
+    })?;
+    std::io::read_to_string(ready)?;
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{child}/{map}"), "0 1000 1")?;
+    }
+    let file = File::open(format!("/proc/{child}/ns/user"))?;
+    sys::kill(child);
+    sys::wait(child);
+    Ok(file)
+}
+
+fn nobody() -> Result<()> {
+    const NOBODY: u32 = 65534;
+    let folder = format!("/tmp/nobody-{}", std::process::id());
+    fs::create_dir(&folder)?;
+    for (name, id) in [("root", 0), ("other", 5)] {
+        let path = Path::new(&folder).join(name);
+        fs::write(&path, "")?;
+        chown(&path, Some(id), Some(id))?;
+    }
+    let tree = open_tree(CWD, &*folder, OpenTreeFlags::OPEN_TREE_CLONE)?;
+    let namespace = user_namespace()?;
+    sys::map_ids(tree.as_fd(), namespace.as_fd())?;
+    let owner = |name: &str| statat(&tree, name, AtFlags::empty()).map(|stat| (stat.st_uid, stat.st_gid));
+    ensure!(owner("root") == Ok((1000, 1000)), "of what is root's: {:?}", owner("root"));
+    ensure!(owner("other") == Ok((NOBODY, NOBODY)), "of what is nobody's: {:?}", owner("other"));
+    let changed = chmodat(&tree, "other", Mode::RUSR, AtFlags::empty());
+    ensure!(changed == Err(Errno::PERM), "permissions: {changed:?}");
+    fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
