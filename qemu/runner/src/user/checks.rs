@@ -1,4 +1,6 @@
 //! What programs ask of a kernel beside mounts.
+//!
+//! Debian's kernel, the control, is older than the one whose answers these are: [`OLDER`] are the checks that need a newer one.
 
 use anyhow::Result;
 
@@ -19,11 +21,29 @@ pub(super) struct Args {
     kernel: Kernel,
 }
 
+/// Linux 6.1 has no id-mapped mounts of a tmpfs.
+const OLDER: [&str; 1] = ["who has no number on an id-mapped mount"];
+
 pub(super) fn run(args: &Args) -> Result<bool> {
     let mut guest = Guest::new(args.kernel)?;
     guest.cpus = args.cpus;
     // The machine's command line has no quotes.
     let only = args.only.replace(' ', "_");
     let words: &[&str] = if only.is_empty() { &["checks"] } else { &["checks", "--only", &only] };
-    Ok(guest.run(words, &mut |line| println!("{line}"))?.passed())
+    let older: &[&str] = if args.kernel == Kernel::Linux { &OLDER } else { &[] };
+    let (mut failed, mut excused) = (0, 0);
+    let ended = guest.run(words, &mut |line| match line.strip_prefix("FAILED ") {
+        Some(what) if older.iter().any(|older| what.starts_with(older)) => excused += 1,
+        Some(_) => {
+            failed += 1;
+            println!("{line}");
+        }
+        None => println!("{line}"),
+    })?;
+    if args.kernel == Kernel::Linux {
+        println!("{excused} of them need a newer Linux, {failed} failed");
+        let ran = ended.lines.iter().any(|line| line.starts_with("@checks "));
+        return Ok(ran && ended.status.is_ok() && failed == 0);
+    }
+    Ok(ended.passed())
 }
