@@ -84,8 +84,8 @@ impl From<NoMemory> for NoChild {
     }
 }
 
-/// Levels of user namespaces.
-const LEVELS_MAX: u32 = 32;
+/// Levels of user namespaces below the initial one.
+const LEVELS_MAX: u32 = 33;
 
 static IDS: AtomicU64 = AtomicU64::new(1);
 

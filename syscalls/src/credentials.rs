@@ -66,6 +66,8 @@ bitflags! {
         const MKNOD = 1 << abi::CAP_MKNOD;
         /// To set file capabilities.
         const SETFCAP = 1 << abi::CAP_SETFCAP;
+        /// To choose the numbers of processes.
+        const CHECKPOINT_RESTORE = 1 << abi::CAP_CHECKPOINT_RESTORE;
         /// Those that mean nothing here.
         const _ = !0;
     }

@@ -14,6 +14,9 @@ pub enum Kind {
     Groups,
 }
 
+/// What is the id of nobody, in any user namespace: calls say "leave it as it is" by it.
+const INVALID: u32 = u32::MAX;
+
 impl Kind {
     fn ranges(self, ns: &UserNs) -> Option<Arc<[IdRange]>> {
         ns.maps().map(|maps| match self {
@@ -24,7 +27,7 @@ impl Kind {
 
     /// The id `id` of `ns` as the initial user namespace numbers it.
     pub fn absolute(self, ns: &UserNs, id: u32) -> Option<u32> {
-        let mut id = id;
+        let mut id = Some(id).filter(|id| *id != INVALID)?;
         let mut at = ns;
         while let Some(parent) = at.parent() {
             let ranges = self.ranges(at)?;
@@ -37,7 +40,7 @@ impl Kind {
 
     /// The id `id` of the initial user namespace as `ns` numbers it; `None` if it has none.
     pub fn seen_by(self, ns: &UserNs, id: u32) -> Option<u32> {
-        let Some(parent) = ns.parent() else { return Some(id) };
+        let Some(parent) = ns.parent() else { return Some(id).filter(|id| *id != INVALID) };
         let id = self.seen_by(parent, id)?;
         let ranges = self.ranges(ns)?;
         let range = ranges.iter().find(|range| id.wrapping_sub(range.outside) < range.count)?;

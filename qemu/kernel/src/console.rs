@@ -1,6 +1,6 @@
 //! Lines on the serial port.
 //!
-//! [`println!`] writes a whole line under a lock. A panic writes through [`Emergency`], which takes none: the
+//! [`println!`] writes a whole line under a lock, and into the [log](crate::log). A panic writes through [`Emergency`], which takes none: the
 //! other CPUs have been stopped, perhaps while one held it.
 //!
 //! Lock order: `PORT` is a leaf. Never in an interrupt handler, but for a panic.
@@ -9,6 +9,7 @@ use core::fmt::{self, Write};
 
 use crate::arch::serial::{self, Port};
 use crate::arch::spin::SpinLock;
+use crate::log;
 
 /// The port, if there is one.
 static PORT: SpinLock<Option<Port>> = SpinLock::new(None);
@@ -21,6 +22,12 @@ pub(crate) fn init() {
 
 /// Writes a line. Context: threads; never blocks, but waits for the device.
 pub(crate) fn print_line(line: fmt::Arguments<'_>) {
+    log::add(log::INFO, line);
+    show_line(line);
+}
+
+/// As [`print_line`], of what the log has already.
+pub(crate) fn show_line(line: fmt::Arguments<'_>) {
     if let Some(port) = PORT.lock().as_mut() {
         let _ = writeln!(Sink(port), "{line}"); // The sink has no errors.
     }

@@ -11,7 +11,7 @@
 //! | `arch` | interrupts, system calls, per-CPU blocks and the preempt count, locks, clock, context switch, ACPI, power |
 //! | `smp`, `sched`, `epoch` | the other CPUs; threads and what they wait for; epoch pins as "preemption off on this CPU" |
 //! | `task`, `syscall`, `init` | processes, signals, credentials, namespaces; system calls; the first process |
-//! | `console`, `panic`, `symbols` | lines on the serial port; the last words; names for addresses |
+//! | `console`, `log`, `panic`, `symbols` | lines on the serial port; those of late; the last words; names for addresses |
 //! | `fs`, `dev`, `tty`, `ipc` | files; devices; terminals; sockets and descriptors to wait for |
 //! | `random` | random bytes |
 //! | `command_line`, `selftest`, `stress_job` | words; the job that tries the kernel itself; the main job |
@@ -69,6 +69,7 @@ mod epoch;
 mod fs;
 mod init;
 mod ipc;
+mod log;
 #[expect(unsafe_code, reason = "page tables and the allocator")]
 mod mm;
 mod panic;

@@ -10,6 +10,7 @@ use clap::{Subcommand, ValueEnum};
 
 mod boots;
 mod cases;
+mod checks;
 mod container;
 mod fuzz;
 mod guest;
@@ -30,6 +31,7 @@ pub(crate) struct Args {
 enum Job {
     Boots(boots::Args),
     Cases(cases::Args),
+    Checks(checks::Args),
     Oracle(trace::Args),
     Container(container::Args),
     Fuzz(fuzz::Args),
@@ -52,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let passed = match &args.job {
         Job::Boots(args) => boots::run(args)?,
         Job::Cases(args) => cases::run(args)?,
+        Job::Checks(args) => checks::run(args)?,
         Job::Oracle(args) => trace::run(args)?,
         Job::Container(args) => container::run(args)?,
         Job::Fuzz(args) => fuzz::run(args)?,

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `run PROGRAM ...` | another program (process 1 only) |
 //! | `cases FILE...` | the case files through system calls, each task a process |
+//! | `checks` | what programs ask of a kernel beside mounts |
 //! | `trace` | random programs of the oracle's; prints what the kernel answers |
 //! | `stress` | a forest built through system calls, looked up and changed by processes that are killed at random |
 //! | `fuzz` | random system calls with random arguments |
@@ -15,6 +16,7 @@
 //! | `measure` | what calls cost |
 
 mod cases;
+mod checks;
 mod debug_call;
 mod fuzz;
 mod hoard;
@@ -39,6 +41,12 @@ enum Job {
     Cases {
         /// The files, or folders of them
         files: Vec<PathBuf>,
+    },
+    /// Check what programs ask of a kernel beside mounts
+    Checks {
+        /// Only those whose titles contain this, in which `_` stands for a space
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Run random programs and print what the kernel answers
     Trace {
@@ -90,6 +98,7 @@ fn main() -> ExitCode {
 fn run(job: Job) -> Result<bool> {
     match job {
         Job::Cases { files } => cases::run(&files),
+        Job::Checks { only } => checks::run(&only.replace('_', " ")),
         Job::Trace { seed, ops, program } => {
             oracle::linux::prepare()?;
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());

@@ -14,7 +14,15 @@ pub(crate) fn last_error() -> Errno {
 
 /// mount_setattr(2) on what `fd` refers to.
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64) -> Result<(), Errno> {
-    let attributes = [set, clear, propagation, 0];
+    set_attributes(fd, [set, clear, propagation, 0])
+}
+
+/// mount_setattr(2) that has ids of what `fd` refers to be shown as the user namespace `namespace` maps them.
+pub(crate) fn map_ids(fd: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_attributes(fd, [abi::MOUNT_ATTR_IDMAP.into(), 0, 0, namespace.as_raw_fd() as u64])
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, attributes: [u64; 4]) -> Result<(), Errno> {
     // SAFETY: an empty string and four numbers, as the call takes them.
     let done = unsafe {
         libc::syscall(
@@ -111,4 +119,58 @@ pub(crate) fn now_ns() -> u64 {
 /// CPUs that this process may run on.
 pub(crate) fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
+}
+
+/// The error of a call of the C library that returned -1.
+pub(crate) fn done(result: i32) -> Result<(), Errno> {
+    if result == -1 { Err(last_error()) } else { Ok(()) }
+}
+
+/// The system call `nr`.
+///
+/// # Safety
+/// What the arguments refer to is as the call asks, and nothing in this process rests on what it changes.
+pub(crate) unsafe fn call<const N: usize>(nr: u32, args: [usize; N]) -> Result<usize, Errno> {
+    let arg = |index: usize| args.get(index).copied().unwrap_or(0);
+    // SAFETY: as the caller says.
+    let result = unsafe { libc::syscall(nr.into(), arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)) };
+    usize::try_from(result).map_err(|_| last_error())
+}
+
+/// Has SIGALRM end this process after so many seconds.
+pub(crate) fn alarm(seconds: u32) {
+    // SAFETY: sets a timer; there is nothing to uphold.
+    unsafe { libc::alarm(seconds) };
+}
+
+fn set_of(signal: i32) -> libc::sigset_t {
+    // SAFETY: numbers, for which zero is a value.
+    let mut set = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is ours.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+    }
+    set
+}
+
+/// Blocks a signal.
+pub(crate) fn block(signal: i32) -> Result<(), Errno> {
+    let set = set_of(signal);
+    // SAFETY: `set` is ours; nobody wants the old mask.
+    done(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })
+}
+
+/// Takes a signal that is blocked, when it comes.
+///
+/// # Errors
+/// `EAGAIN`: it does not come.
+pub(crate) fn wait_signal(signal: i32, limit: std::time::Duration) -> Result<libc::siginfo_t, Errno> {
+    let set = set_of(signal);
+    let limit = libc::timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    // SAFETY: numbers, for which zero is a value.
+    let mut info = unsafe { std::mem::zeroed() };
+    // SAFETY: all three are ours.
+    done(unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const limit) })?;
+    Ok(info)
 }

@@ -67,6 +67,7 @@ fn change_mode(call: &Call<'_>, at: &PathRef<TmpDentry>, bits: u32) -> Result<us
     if at.dentry.symlink().is_some() || at.dentry.is_magic_link() {
         return Err(Errno::EOPNOTSUPP);
     }
+    subject.may_keep(true, true)?;
     if !subject.is_owner(&who) || super::names::is_proc(&at.dentry) {
         return Err(Errno::EPERM);
     }
@@ -108,6 +109,7 @@ fn change_owner(call: &Call<'_>, at: &PathRef<TmpDentry>, uid: u32, gid: u32) ->
     let absolute = |kind: Kind, id: u32| kind.absolute(&who.user_ns, id).ok_or(Errno::EINVAL);
     let new_uid = if uid == KEEP { None } else { Some(absolute(Kind::Users, uid)?) };
     let new_gid = if gid == KEEP { None } else { Some(absolute(Kind::Groups, gid)?) };
+    subject.may_keep(new_uid.is_none(), new_gid.is_none())?;
     let privileged = subject.capable(&who, Capabilities::CHOWN);
     let own = who.fsuid == old_uid;
     if new_uid.is_some_and(|new| !(own && new == old_uid)) && !privileged {
@@ -169,11 +171,13 @@ fn set_times(call: &Call<'_>, at: &PathRef<TmpDentry>, times: Option<(Time, Time
     let _writing = writing(&at.mount)?;
     let who = call.credentials();
     let subject = Subject::new(&at.mount, &at.dentry);
-    if accessed == Time::Now && modified == Time::Now {
-        if !subject.is_owner(&who) {
-            subject.may(&who, WRITE)?;
-        }
-    } else if !subject.is_owner(&who) {
+    let (is_touch, is_owner) = (accessed == Time::Now && modified == Time::Now, subject.is_owner(&who));
+    // Whoever may write may say that it was now.
+    if is_touch && !is_owner {
+        subject.may(&who, WRITE)?;
+    }
+    subject.may_keep(true, true)?;
+    if !is_touch && !is_owner {
         return Err(Errno::EPERM);
     }
     let now = at.dentry.super_block().now();

@@ -8,7 +8,7 @@ use mnt_table::dentry::Dentry;
 use mnt_table::walk::Last;
 use syscalls::Errno;
 use syscalls::abi::dispatch;
-use tmpfs::TmpDentry;
+use tmpfs::{Kind, TmpDentry};
 
 use super::attributes;
 use super::kernel::Call;
@@ -64,9 +64,9 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_fsync | abi::__NR_fdatasync => io::fsync(call, fd),
         abi::__NR_sync => Ok(0),
         abi::__NR_syncfs => call.open_file(fd).map(|_| 0),
-        abi::__NR_sync_file_range => call.open_file(fd).map(|_| 0),
+        abi::__NR_sync_file_range => sync_range(call, fd, b as i64, c as i64, d as u32),
         abi::__NR_fadvise64 => advise(call, fd, d as u32),
-        abi::__NR_readahead => call.open_file(fd).map(|_| 0),
+        abi::__NR_readahead => read_ahead(call, fd),
         abi::__NR_getdents64 => descriptors::getdents(call, fd, b, c as u32 as usize, false),
         abi::__NR_getdents => descriptors::getdents(call, fd, b, c as u32 as usize, true),
         // Names.
@@ -174,6 +174,33 @@ fn stand(call: &Call<'_>, at: Result<PathRef<TmpDentry>, Errno>) -> Result<(), E
         return Err(Errno::ENOTDIR);
     }
     Subject::new(&at.mount, &at.dentry).may(&call.credentials(), EXEC)
+}
+
+/// sync_file_range(2): there is nothing to be written elsewhere.
+fn sync_range(call: &Call<'_>, fd: i32, offset: i64, len: i64, flags: u32) -> Result<usize, Errno> {
+    let known =
+        abi::SYNC_FILE_RANGE_WAIT_BEFORE | abi::SYNC_FILE_RANGE_WRITE | abi::SYNC_FILE_RANGE_WAIT_AFTER;
+    let file = call.open_file(fd)?;
+    let fits = offset >= 0 && len >= 0 && offset.checked_add(len).is_some();
+    if flags & !known != 0 || !fits {
+        return Err(Errno::EINVAL);
+    }
+    match file.dentry().map(|dentry| dentry.kind()) {
+        Some(Kind::File | Kind::BlockDevice | Kind::Directory | Kind::Symlink) => Ok(0),
+        _ => Err(Errno::ESPIPE),
+    }
+}
+
+/// readahead(2): everything is in memory as it is.
+fn read_ahead(call: &Call<'_>, fd: i32) -> Result<usize, Errno> {
+    let file = call.open_file(fd)?;
+    if !file.is_readable() {
+        return Err(Errno::EBADF);
+    }
+    match file.dentry().map(|dentry| dentry.kind()) {
+        Some(Kind::File | Kind::BlockDevice) => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// posix_fadvise(2): everything is in memory as it is.

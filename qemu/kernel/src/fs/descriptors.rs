@@ -120,7 +120,7 @@ pub(crate) fn fcntl(call: &Call<'_>, fd: i32, command: u32, arg: usize) -> Resul
             contents.add_seals(seals).map_err(error)?;
             Ok(0)
         }
-        F_CREATED_QUERY => Ok(0),
+        F_CREATED_QUERY => Ok(file.is_created().into()),
         // Nobody is told of input by signals here.
         abi::F_GETOWN | abi::F_GETSIG => Ok(0),
         abi::F_GETLEASE => Ok(abi::F_UNLCK as usize),

@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::Waker;
 
 use linux_raw_sys::general as abi;
@@ -167,6 +167,8 @@ pub(crate) struct OpenFile {
     /// As open(2) got them, without those that are used up there.
     flags: AtomicU32,
     offset: BlockingMutex<u64>,
+    /// Opening it made what it is of.
+    created: AtomicBool,
     /// Who opened it.
     credentials: Arc<Credentials>,
     /// Whether it counts among those who write its contents, or those who forbid that.
@@ -204,6 +206,7 @@ impl OpenFile {
             file,
             flags: AtomicU32::new(flags),
             offset: BlockingMutex::new(0),
+            created: AtomicBool::new(false),
             credentials,
             _writes: writes,
         };
@@ -257,6 +260,16 @@ impl OpenFile {
     pub(crate) fn set_flags(&self, flags: u32) {
         let merge = |old: u32| Some(old & !CHANGEABLE | flags & CHANGEABLE);
         let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, merge);
+    }
+
+    /// Whether opening it made what it is of (`F_CREATED_QUERY`).
+    pub(crate) fn is_created(&self) -> bool {
+        self.created.load(Ordering::Relaxed) // Relaxed: set before anybody else has the file.
+    }
+
+    /// Opening it made what it is of.
+    pub(super) fn set_created(&self) {
+        self.created.store(true, Ordering::Relaxed); // Relaxed: as above.
     }
 
     /// `O_NONBLOCK`

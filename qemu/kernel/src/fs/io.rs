@@ -306,6 +306,14 @@ pub(crate) fn copy_file_range(
         return Err(Errno::EBADF);
     }
     let (mut source_at, mut target_at) = (offset_at(from.1)?, offset_at(to.1)?);
+    let ends = |at: Option<u64>, file: &OpenFile| {
+        at.unwrap_or_else(|| *file.offset().lock())
+            .checked_add(count as u64)
+            .filter(|end| i64::try_from(*end).is_ok())
+    };
+    if ends(source_at, &source).is_none() || ends(target_at, &target).is_none() {
+        return Err(Errno::EOVERFLOW);
+    }
     let same = source.dentry().map(|dentry| dentry.id()) == target.dentry().map(|dentry| dentry.id());
     if same {
         let start = source_at.unwrap_or_else(|| *source.offset().lock());
@@ -346,6 +354,9 @@ pub(crate) fn splice(
     }
     if is_pipe(&source) && from.1 != 0 || is_pipe(&target) && to.1 != 0 {
         return Err(Errno::ESPIPE);
+    }
+    if target.flags() & abi::O_APPEND != 0 && !is_pipe(&target) {
+        return Err(Errno::EINVAL);
     }
     let (mut source_at, mut target_at) = (offset_at(from.1)?, offset_at(to.1)?);
     // A pipe gives what it has.

@@ -165,6 +165,9 @@ impl Call<'_> {
         if dfd == abi::AT_FDCWD || path.starts_with(b"/") {
             return Ok(None);
         }
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
         let file = self.any(dfd)?;
         let at = file.file().path().filter(|at| at.dentry.is_dir()).ok_or(Errno::ENOTDIR)?;
         Ok(Some(at.clone()))

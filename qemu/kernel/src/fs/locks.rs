@@ -3,11 +3,11 @@
 //! A file that somebody locks has an entry in one list, by its identity, as long as there are locks of it or somebody waits.
 //! Locks of a whole file and record locks do not meet.
 //!
-//! # Lock order
-//! `FILES` and a file's `held` are spin locks and leaves.
+//! Processes that wait for record locks are in one list, with those that they wait for: whoever would close a circle of them
+//! is refused (`EDEADLK`). Others that come to be in the way while somebody waits are noted before it waits on.
 //!
-//! # Left out
-//! Finding deadlocks (`EDEADLK`).
+//! # Lock order
+//! A file's `held` → `WAITING`; `FILES` → `held`. All are spin locks.
 //!
 //! Sources: flock(2), fcntl(2).
 
@@ -76,6 +76,43 @@ static FILES: SpinLock<Vec<Locked>> = SpinLock::new(Vec::new());
 /// Files in the list: without any, closing looks no farther.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
+/// Who waits, and for whom.
+static WAITING: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
+
+/// Notes that `owner` waits for `other`.
+///
+/// # Errors
+/// `EDEADLK`: `other` waits for `owner`, over however many. `ENOMEM`.
+fn wait_for(owner: Owner, other: Owner) -> Result<(), Errno> {
+    let both = matches!((owner, other), (Owner::Process(_), Owner::Process(_)));
+    if !both {
+        return Ok(());
+    }
+    let mut waiting = WAITING.lock();
+    let mut at = other;
+    // No process waits twice in a circle that there is not yet.
+    for _ in 0..=waiting.len() {
+        if at == owner {
+            return Err(Errno::EDEADLK);
+        }
+        let Some((_, next)) = waiting.iter().find(|(waiter, _)| *waiter == at) else { break };
+        at = *next;
+    }
+    match waiting.iter_mut().find(|(waiter, _)| *waiter == owner) {
+        Some(entry) => entry.1 = other,
+        None => {
+            waiting.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            waiting.push((owner, other));
+        }
+    }
+    Ok(())
+}
+
+/// `owner` waits for nobody any more.
+fn waits_no_more(owner: Owner) {
+    WAITING.lock().retain(|(waiter, _)| *waiter != owner);
+}
+
 fn id(file: &OpenFile) -> Result<(u32, u64), Errno> {
     file.dentry().map(|dentry| dentry.id()).ok_or(Errno::EBADF)
 }
@@ -141,8 +178,11 @@ fn change(id: (u32, u64), new: &Lock, unlock: bool, waits: bool) -> Result<usize
     let locks = find_or_add(id)?;
     let attempt = || -> Option<Result<(), Errno>> {
         let mut held = locks.held.lock();
-        if !unlock && held.iter().any(|other| other.conflicts(new)) {
-            return None;
+        if !unlock && let Some(other) = held.iter().find(|other| other.conflicts(new)) {
+            return match if waits { wait_for(new.owner, other.owner) } else { Ok(()) } {
+                Ok(()) => None,
+                Err(error) => Some(Err(error)),
+            };
         }
         // Both at once: room for what is split, and for the new one.
         let done = held.try_reserve(2).map_err(|_| Errno::ENOMEM).and_then(|()| clear(&mut held, new));
@@ -156,6 +196,9 @@ fn change(id: (u32, u64), new: &Lock, unlock: bool, waits: bool) -> Result<usize
         None if !waits => Err(Errno::EAGAIN),
         None => locks.waiters.wait(Wait::INTERRUPTIBLE, attempt).and_then(|done| done),
     };
+    if waits {
+        waits_no_more(new.owner);
+    }
     locks.waiters.wake();
     tidy(id, &locks);
     result.map(|()| 0)

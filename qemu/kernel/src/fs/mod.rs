@@ -155,18 +155,18 @@ pub(crate) fn install_pair(
 }
 
 /// The permissions of a new entry of `directory`, of which `bits` were asked for: without those of the umask, and without a
-/// set-group-id bit that the caller may not give.
-pub(crate) fn creation_mode(thread: &Thread, directory: &TmpDentry, bits: u32, gid: u32) -> u32 {
+/// set-group-id bit for a group that comes from the directory and that the caller is not in.
+pub(crate) fn creation_mode(thread: &Thread, directory: &TmpDentry, bits: u32) -> u32 {
     const GROUP_EXEC: u32 = 0o010;
-    let mut bits = bits & !umask(thread);
-    let gid = if directory.inode().mode() & mode::SET_GID != 0 { directory.inode().owner().1 } else { gid };
-    if bits & (mode::SET_GID | GROUP_EXEC) == mode::SET_GID | GROUP_EXEC {
+    let mut bits = bits;
+    let inherits = directory.inode().mode() & mode::SET_GID != 0;
+    if inherits && bits & (mode::SET_GID | GROUP_EXEC) == mode::SET_GID | GROUP_EXEC {
         let who = thread.acting();
-        if !is_member(&who, gid) && !who.effective.contains(Capabilities::FSETID) {
+        if !is_member(&who, directory.inode().owner().1) && !who.effective.contains(Capabilities::FSETID) {
             bits &= !mode::SET_GID;
         }
     }
-    bits
+    bits & !umask(thread)
 }
 
 /// How many bytes a file may grow from `at` on (`RLIMIT_FSIZE`).

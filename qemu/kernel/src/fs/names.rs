@@ -113,7 +113,7 @@ fn make<'a>(
 pub(crate) fn mkdir(call: &Call<'_>, dfd: i32, addr: usize, bits: u32) -> Result<usize, Errno> {
     let path = call.text(addr)?;
     make(call, dfd, &path, true, |entry, uid, gid| {
-        let mode = creation_mode(call.thread, &entry.at.dentry, bits & 0o1777, gid);
+        let mode = creation_mode(call.thread, &entry.at.dentry, bits & 0o1777);
         Ok(New { what: What::Directory, mode, uid, gid })
     })?;
     Ok(0)
@@ -135,7 +135,7 @@ pub(crate) fn mknod(call: &Call<'_>, dfd: i32, addr: usize, bits: u32, dev: u32)
         if device && !whiteout && !who.capable(&mnt_table::UserNs::INITIAL, Capabilities::MKNOD) {
             return Err(Errno::EPERM);
         }
-        let mode = creation_mode(call.thread, &entry.at.dentry, bits & 0o7777, gid);
+        let mode = creation_mode(call.thread, &entry.at.dentry, bits & 0o7777);
         let what = match kind {
             0 | mode::FILE => What::File,
             _ => What::Special(kind, if device { u64::from(dev) } else { 0 }),
@@ -153,7 +153,7 @@ pub(crate) fn make_socket(path: &[u8]) -> Result<Arc<TmpDentry>, Errno> {
     let thread = task::current();
     let call = Call::new(&thread);
     make(&call, abi::AT_FDCWD, path, false, |entry, uid, gid| {
-        let mode = creation_mode(&thread, &entry.at.dentry, 0o777, gid);
+        let mode = creation_mode(&thread, &entry.at.dentry, 0o777);
         Ok(New { what: What::Special(mode::SOCKET, 0), mode, uid, gid })
     })
 }

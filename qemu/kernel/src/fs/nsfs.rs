@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
 use mnt_table::namespace::MntNamespace;
 use mnt_table::sync::BlockingMutex;
+use mnt_table::walk::Resolve;
 use mnt_table::{PathRef, UserNs};
 use syscalls::Errno;
 use syscalls::file::{File, NamespaceRef, Object, OtherNamespace};
@@ -23,8 +24,11 @@ use tmpfs::{Handle, New, TmpDentry, What, mode};
 use super::anon::{self, KernelMount};
 use super::error;
 use super::file::{FileOps, OpenFile};
+use super::kernel::Call;
 use super::node::{self, Node, Opened};
+use super::open::{self, How};
 use crate::arch::spin::SpinLock;
+use crate::task::Thread;
 
 const MAGIC: u64 = abi::NSFS_MAGIC as u64;
 
@@ -44,6 +48,24 @@ const MOUNTS: u64 = 0xf400_0000;
 const USERS: u64 = 0xf800_0000;
 
 impl Namespace {
+    /// The one of the kind `kind` (`CLONE_NEW*`) that `thread` is in, or that its children are going to be in. `None`: there is
+    /// no such kind, or nobody is in it yet.
+    pub(crate) fn of_thread(thread: &Thread, kind: u32, of_children: bool) -> Option<Namespace> {
+        let namespaces = thread.namespaces();
+        Some(match (kind, of_children) {
+            (abi::CLONE_NEWNS, _) => Namespace::Mounts(thread.mounts().namespace()),
+            (abi::CLONE_NEWUSER, _) => Namespace::Users(thread.credentials().user_ns.clone()),
+            (abi::CLONE_NEWPID, false) => Namespace::Other(Arc::clone(thread.pid_ns()) as _),
+            (abi::CLONE_NEWPID, true) => {
+                let ns = namespaces.pid_for_children.clone();
+                ns.init()?;
+                Namespace::Other(ns)
+            }
+            (abi::CLONE_NEWTIME, true) => Namespace::Other(namespaces.time_for_children.clone()),
+            (kind, _) => Namespace::Other(namespaces.of_kind(kind)?),
+        })
+    }
+
     /// The flag of its kind.
     fn kind(&self) -> u32 {
         match self {
@@ -162,7 +184,7 @@ pub(crate) struct Operations;
 impl FileOps for Operations {
     fn ioctl(&self, file: &Arc<OpenFile>, request: u32, arg: usize) -> Result<usize, Errno> {
         let thread = crate::task::current();
-        let call = super::kernel::Call { thread: &thread };
+        let call = Call { thread: &thread };
         syscalls::nsfs::nsfs_ioctl(&call, file.file(), request, arg)
     }
 }
@@ -215,6 +237,17 @@ pub(crate) fn path(of: Namespace) -> Result<PathRef<TmpDentry>, Errno> {
         }
     };
     Ok(nsfs.mount.path(dentry))
+}
+
+/// Opens the file of a namespace; returns the descriptor.
+///
+/// # Errors
+/// `EMFILE`, `ENOMEM`.
+pub(crate) fn install(of: Namespace) -> Result<usize, Errno> {
+    let thread = crate::task::current();
+    let how = How { flags: abi::O_RDONLY, mode: 0, resolve: Resolve::empty() };
+    let call = Call { thread: &thread };
+    call.install_file(open::at_place(&call, path(of)?, how)?, true)
 }
 
 /// An open file of a namespace that somebody has, for `syscalls`.

@@ -163,7 +163,7 @@ pub(crate) fn open(call: &Call<'_>, dfd: i32, path: &[u8], how: How) -> Result<A
         return Err(Errno::ENOENT);
     }
     let scoped = how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
-    let start = if scoped { call.start(dfd, b"")? } else { call.start(dfd, path)? };
+    let start = if scoped { call.start(dfd, b".")? } else { call.start(dfd, path)? };
     let stays = how.has(abi::O_NOFOLLOW) || how.has(abi::O_CREAT) && how.has(abi::O_EXCL);
     let last = if stays { Last::NoFollow } else { Last::Follow };
     loop {
@@ -240,7 +240,7 @@ fn create(
             error => error,
         })?;
         let (uid, gid) = may_create(&entry.at.mount, &entry.at.dentry, &who)?;
-        let mode = super::creation_mode(call.thread, &entry.at.dentry, how.mode, gid);
+        let mode = super::creation_mode(call.thread, &entry.at.dentry, how.mode);
         let new = New { what: What::File, mode, uid, gid };
         let made = match names {
             Some(names) => names.make(entry.end(), new),
@@ -254,7 +254,11 @@ fn create(
         let at = PathRef { mount: entry.at.mount, dentry: made };
         // Whoever makes a file may open it, whatever its permissions.
         let writes = if how.access() & WRITE != 0 { Some(writes) } else { None };
-        return finish(call, at, how, writes).map(Some);
+        // There is nothing to be cut off.
+        let how = How { flags: how.flags & !abi::O_TRUNC, ..how };
+        let file = finish(call, at, how, writes)?;
+        file.set_created();
+        return Ok(Some(file));
     }
     Err(Errno::ELOOP)
 }
@@ -268,7 +272,7 @@ fn nameless(call: &Call<'_>, at: PathRef<TmpDentry>, how: How) -> Result<Arc<Ope
     let writes = writing(&at.mount)?;
     let (uid, gid) = may_create(&at.mount, &at.dentry, &who)?;
     let names = node::names(&at.dentry).map_err(|_| Errno::EOPNOTSUPP)?;
-    let mode = super::creation_mode(call.thread, &at.dentry, how.mode, gid);
+    let mode = super::creation_mode(call.thread, &at.dentry, how.mode);
     let new = New { what: What::File, mode, uid, gid };
     let dentry = match names {
         Some(names) => names.nameless(&at.dentry, new)?,

@@ -86,6 +86,15 @@ impl<'a> Subject<'a> {
         self.uid == NOBODY || self.gid == NOBODY
     }
 
+    /// Whether those of its ids may be kept that a change of its attributes keeps.
+    ///
+    /// # Errors
+    /// `EOVERFLOW`: the mount has no number for one of them.
+    pub(crate) fn may_keep(&self, uid: bool, gid: bool) -> Result<(), Errno> {
+        let lost = |keeps: bool, id: u32| keeps && id == NOBODY;
+        if lost(uid, self.uid) || lost(gid, self.gid) { Err(Errno::EOVERFLOW) } else { Ok(()) }
+    }
+
     /// Whether `who` has `capability` over it.
     pub(crate) fn capable(&self, who: &Credentials, capability: Capabilities) -> bool {
         who.effective.contains(capability)

@@ -161,7 +161,9 @@ impl FileOps for RegularOps {
         match mode {
             0 | abi::FALLOC_FL_KEEP_SIZE => {
                 super::room_below_limit(end.saturating_sub(1))?;
-                contents.may_write(if mode == 0 { end } else { 0 }).map_err(error)?;
+                if contents.seals() & abi::F_SEAL_GROW != 0 && end > contents.size() {
+                    return Err(Errno::EPERM);
+                }
                 let pages = offset / PAGE_SIZE as u64..end.div_ceil(PAGE_SIZE as u64);
                 // Kept or given back as a whole.
                 let free = file.dentry().and_then(|dentry| {

@@ -1,6 +1,8 @@
 //! eventfd2(2): a counter to wait for.
 
 use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Waker;
 
 use linux_raw_sys::general as abi;
@@ -15,7 +17,11 @@ use crate::sched::wait::{Wait, WaitList};
 /// The largest value of the counter.
 const MAX: u64 = u64::MAX - 1;
 
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+
 struct EventFd {
+    /// Tells it from others (`/proc/PID/fdinfo`).
+    id: u32,
     /// Reading takes one away instead of all.
     semaphore: bool,
     count: SpinLock<u64>,
@@ -31,6 +37,8 @@ pub(super) fn eventfd2(count: u32, flags: u32) -> Result<usize, Errno> {
         return Err(Errno::EINVAL);
     }
     let file = EventFd {
+        // Relaxed: a number.
+        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         semaphore: flags & abi::EFD_SEMAPHORE != 0,
         count: SpinLock::new(count.into()),
         changed: WaitList::new(),
@@ -115,7 +123,15 @@ impl FileOps for EventFd {
     }
 
     fn fdinfo(&self, _file: &OpenFile, text: &mut Vec<u8>) {
-        let line = alloc::format!("eventfd-count: {:16x}\n", *self.count.lock());
-        text.extend_from_slice(line.as_bytes());
+        let mut lines = heapless::String::<128>::new();
+        // They fit.
+        let _ = write!(
+            lines,
+            "eventfd-count: {:16x}\neventfd-id: {}\neventfd-semaphore: {}\n",
+            *self.count.lock(),
+            self.id,
+            i32::from(self.semaphore),
+        );
+        text.extend_from_slice(lines.as_bytes());
     }
 }

@@ -103,6 +103,12 @@ fn to_bytes(info: &Info) -> [u8; INFO] {
             put(64, system_ticks, 8);
         }
         Detail::Fault { address } => put(72, address, 8),
+        Detail::Timer { id, overrun, value, .. } => {
+            put(24, id as u64, 4);
+            put(32, overrun as u64, 4);
+            put(44, value, 4);
+            put(48, value, 8);
+        }
         Detail::Raw(raw) => {
             // What rt_sigqueueinfo(2) says: process, user, value.
             let word = |at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);

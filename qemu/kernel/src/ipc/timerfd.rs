@@ -22,12 +22,13 @@ use crate::mm::user;
 use crate::sched::wait::{Wait, WaitList};
 use crate::sched::{self, JoinHandle};
 use crate::task;
+use crate::task::time_ns::Clock;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 struct Timer {
-    /// By the time of day, and not by the time since boot.
-    wall: bool,
+    /// By the time of day (`None`), or since boot.
+    by: Option<Clock>,
     set: SpinLock<Setting>,
     changed: WaitList,
 }
@@ -77,15 +78,16 @@ static ALARMS: SpinLock<Alarms> = SpinLock::new(Alarms { timers: Vec::new(), thr
 /// # Errors
 /// `EINVAL`: no such clock, unknown flags; `EMFILE`, `ENOMEM`.
 pub(super) fn create(which: u32, flags: u32) -> Result<usize, Errno> {
-    let wall = match which {
-        abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_ALARM => true,
-        abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME | abi::CLOCK_BOOTTIME_ALARM => false,
+    let by = match which {
+        abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_ALARM => None,
+        abi::CLOCK_MONOTONIC => Some(Clock::Monotonic),
+        abi::CLOCK_BOOTTIME | abi::CLOCK_BOOTTIME_ALARM => Some(Clock::Boottime),
         _ => return Err(Errno::EINVAL),
     };
     if flags & !(abi::TFD_CLOEXEC | abi::TFD_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let timer = Timer { wall, set: SpinLock::new(Setting::default()), changed: WaitList::new() };
+    let timer = Timer { by, set: SpinLock::new(Setting::default()), changed: WaitList::new() };
     let timer = mnt_table::memory::arc(timer).map_err(|_| Errno::ENOMEM)?;
     {
         let mut alarms = ALARMS.lock();
@@ -164,8 +166,10 @@ pub(super) fn set(fd: i32, flags: u32, new: usize, old: usize) -> Result<usize, 
     let absolute = flags & abi::TFD_TIMER_ABSTIME != 0;
     let due_ns = match due_ns {
         0 => 0,
-        due if absolute && timer.wall => due.saturating_sub(task::time::wall_offset_ns()).max(1),
-        due if absolute => due,
+        due if absolute => match timer.by {
+            None => due.saturating_sub(task::time::wall_offset_ns()).max(1),
+            Some(clock) => task::time_ns::machine_ns(clock, due).max(1),
+        },
         due => now_ns.saturating_add(due),
     };
     let before = {

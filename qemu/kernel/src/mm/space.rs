@@ -65,6 +65,11 @@ pub(crate) struct AreaView<'a> {
     pub(crate) offset: u64,
     pub(crate) backing: Option<&'a Arc<dyn Backing>>,
     pub(crate) role: Role,
+    pub(crate) grows_down: bool,
+    pub(crate) locked: bool,
+    /// Pages that are there, and those of them that can be written. None if they were not to be counted.
+    pub(crate) resident: usize,
+    pub(crate) writable: usize,
 }
 
 /// How much memory a space has, in pages; for `statm`, `status` and `stat`.
@@ -363,7 +368,7 @@ impl AddressSpace {
     }
 
     /// Shows the mappings in order, until `show` says false.
-    pub(crate) fn areas(&self, show: &mut dyn FnMut(&AreaView<'_>) -> bool) {
+    pub(crate) fn areas(&self, counts: bool, show: &mut dyn FnMut(&AreaView<'_>) -> bool) {
         let inner = self.inner.lock();
         let layout = &inner.layout;
         for area in inner.areas.iter() {
@@ -374,6 +379,14 @@ impl AddressSpace {
             } else {
                 Role::Plain
             };
+            let (mut resident, mut writable) = (0, 0);
+            if counts {
+                inner.tables.visit(area.range(), |_, slot| {
+                    resident += 1;
+                    writable += usize::from(slot.get().is_some_and(|entry| entry.is_writable()));
+                    true
+                });
+            }
             let view = AreaView {
                 start: area.start,
                 end: area.end,
@@ -382,11 +395,20 @@ impl AddressSpace {
                 offset: area.offset,
                 backing: area.backing(),
                 role,
+                grows_down: area.flags.contains(Flags::GROWS_DOWN),
+                locked: area.flags.contains(Flags::LOCKED),
+                resident,
+                writable,
             };
             if !show(&view) {
                 break;
             }
         }
+    }
+
+    /// The most pages that it has had.
+    pub(crate) fn peak(&self) -> usize {
+        self.inner.lock().peak_resident.max(self.weight())
     }
 
     /// How much memory it has.

@@ -10,8 +10,8 @@ use syscalls::user_memory::UserMemory;
 
 use super::signal::calls as signals;
 use super::{
-    Thread, caps, clone, creds, exec, exit, futex, groups, limits, ns_calls, pidfd, prctl, reboot,
-    sched_calls, sysinfo, time, timers, wait,
+    Thread, caps, clone, creds, exec, exit, futex, groups, kcmp, limits, ns_calls, pidfd, posix_timers,
+    prctl, reboot, sched_calls, sysinfo, time, timers, wait,
 };
 use crate::arch::trap::TrapFrame;
 use crate::mm::user;
@@ -70,6 +70,7 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_futex => futex::futex(thread, args),
         abi::__NR_prctl => prctl::prctl(thread, args),
         abi::__NR_arch_prctl => prctl::arch_prctl(thread, a as u32, b),
+        abi::__NR_kcmp => kcmp::kcmp(thread, [a as i32, b as i32], c as u32, [d, e]),
         abi::__NR_personality => {
             let mut settings = thread.settings.lock();
             let old = settings.personality;
@@ -129,13 +130,15 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_sched_setparam => sched_calls::setscheduler(thread, a as i32, None, b),
         abi::__NR_sched_getscheduler => sched_calls::getscheduler(thread, a as i32),
         abi::__NR_sched_getparam => sched_calls::getparam(thread, a as i32, b),
+        abi::__NR_sched_setattr => sched_calls::setattr(thread, a as i32, b, c as u32),
+        abi::__NR_sched_getattr => sched_calls::getattr(thread, a as i32, b, c as u32 as usize, d as u32),
         abi::__NR_sched_get_priority_min => sched_calls::priority_limit(a as u32, false),
         abi::__NR_sched_get_priority_max => sched_calls::priority_limit(a as u32, true),
         abi::__NR_sched_rr_get_interval => sched_calls::rr_get_interval(thread, a as i32, b),
         abi::__NR_getpriority => sched_calls::getpriority(thread, a as u32, b as i32),
         abi::__NR_setpriority => sched_calls::setpriority(thread, a as u32, b as i32, c as i32),
         abi::__NR_getcpu => sched_calls::getcpu(a, b),
-        abi::__NR_membarrier => sched_calls::membarrier(a as u32, b as u32),
+        abi::__NR_membarrier => sched_calls::membarrier(thread, a as u32, b as u32),
         abi::__NR_ioprio_get => sched_calls::ioprio_get(thread, a as u32, b as i32),
         abi::__NR_ioprio_set => sched_calls::ioprio_set(thread, a as u32, b as i32, c as u32),
         // Time.
@@ -150,6 +153,11 @@ pub(crate) fn call(thread: &Arc<Thread>, nr: u32, args: [usize; 6]) -> Option<Re
         abi::__NR_alarm => timers::alarm(thread, a as u32),
         abi::__NR_getitimer => timers::getitimer(thread, a, b),
         abi::__NR_setitimer => timers::setitimer(thread, a, b, c),
+        abi::__NR_timer_create => posix_timers::timer_create(thread, a as i32, b, c),
+        abi::__NR_timer_settime => posix_timers::timer_settime(thread, a as i32, b as u32, c, d),
+        abi::__NR_timer_gettime => posix_timers::timer_gettime(thread, a as i32, b),
+        abi::__NR_timer_getoverrun => posix_timers::timer_getoverrun(thread, a as i32),
+        abi::__NR_timer_delete => posix_timers::timer_delete(thread, a as i32),
         // The machine and its names.
         abi::__NR_uname => ns_calls::uname(thread, a),
         abi::__NR_sethostname => ns_calls::set_name(thread, a, b as i32, true),
@@ -168,7 +176,7 @@ fn get_robust_list(thread: &Arc<Thread>, pid: i32, head: usize, size: usize) -> 
         0 => Arc::clone(thread),
         _ => thread.pid_ns().thread(pid as u32).ok_or(Errno::ESRCH)?,
     };
-    if target.credentials().euid != thread.credentials().euid {
+    if !thread.may_inspect(&target, creds::As::Itself) {
         return Err(Errno::EPERM);
     }
     user::put(size, ROBUST_LIST_SIZE)?;

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering::*};
 
 use linux_raw_sys::general as abi;
 use mnt_table::memory::{self, Grow};
-use syscalls::Errno;
+use syscalls::credentials::Capabilities;
+use syscalls::{Credentials, Errno};
 
 use super::process::PROCESSES;
 use super::signal::{AltStack, ERESTARTNOINTR, ProcessSignals, ThreadSignals};
@@ -127,8 +128,7 @@ pub(super) fn clone3(thread: &Arc<Thread>, frame: &TrapFrame) -> Result<usize, E
     }
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_len, _] =
         words;
-    let levels = thread.namespaces().pid_for_children.level() + 1;
-    let too_many = set_len as usize > levels || (set_tid == 0) != (set_len == 0);
+    let too_many = set_len as usize > super::pid::LEVELS_MAX || (set_tid == 0) != (set_len == 0);
     if too_many || exit_signal & !EXIT_SIGNAL != 0 || exit_signal > u64::from(super::signal::SIGNALS) {
         return Err(Errno::EINVAL);
     }
@@ -181,7 +181,7 @@ fn start(thread: &Arc<Thread>, frame: &TrapFrame, request: Request) -> Result<us
     check(thread, flags)?;
     let has = |flag: u64| flags & flag != 0;
     if !request.set_tid.is_empty()
-        && !thread.credentials().is_admin(&OwnerOf(&thread.namespaces().pid_for_children).user_ns())
+        && !may_choose(&thread.credentials(), &OwnerOf(&thread.namespaces().pid_for_children).user_ns())
     {
         return Err(Errno::EPERM);
     }
@@ -241,6 +241,11 @@ fn start(thread: &Arc<Thread>, frame: &TrapFrame, request: Request) -> Result<us
     Ok(number as usize)
 }
 
+/// Whether somebody may choose numbers in PID namespaces that `owner` owns.
+fn may_choose(credentials: &Credentials, owner: &mnt_table::UserNs) -> bool {
+    credentials.is_admin(owner) || credentials.capable(owner, Capabilities::CHECKPOINT_RESTORE)
+}
+
 /// The user namespace that owns a namespace.
 struct OwnerOf<'a>(&'a super::PidNamespace);
 
@@ -263,7 +268,10 @@ fn make(parent: &Arc<Thread>, request: &Request) -> Result<Arc<Thread>, Errno> {
     if others != 0 {
         namespaces = namespaces.unshare(others, &mounts.credentials().user_ns)?;
     }
-    namespaces = namespaces.for_child()?;
+    // Who shares its parent's memory stays in its time until it calls execve(2).
+    if !has(VM) {
+        namespaces = namespaces.for_child()?;
+    }
     let files = if has(FILES) { parent.files() } else { parent.files().fork()? };
     let space = match parent.space() {
         Some(space) if !has(VM) => Some(space.fork()?),
@@ -281,6 +289,7 @@ fn make(parent: &Arc<Thread>, request: &Request) -> Result<Arc<Thread>, Errno> {
     };
     let settings = *parent.settings.lock();
     let settings = if settings.reset_on_fork { Settings::INITIAL } else { settings };
+    let settings = Settings { default_slack_ns: settings.timer_slack_ns, ..settings };
     let pid = Pid::new(&namespaces.pid_for_children, &request.set_tid)?;
     pid.hold(counted, charge);
     let now_ns = clock::now_ns();

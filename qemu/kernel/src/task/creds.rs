@@ -2,6 +2,7 @@
 //!
 //! Credentials hold ids of the initial user namespace; calls take and tell those of the caller's.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
@@ -17,6 +18,38 @@ use crate::mm::user;
 const GROUPS_MAX: usize = abi::NGROUPS_MAX as usize;
 /// "Leave it as it is."
 const KEEP: u32 = u32::MAX;
+
+/// As whom a thread asks to look into another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum As {
+    /// As whom files know it.
+    Files,
+    /// As whom it is.
+    Itself,
+}
+
+impl Thread {
+    /// Whether it may look into `target`, as for ptrace(2).
+    pub(crate) fn may_inspect(&self, target: &Thread, as_whom: As) -> bool {
+        if Arc::ptr_eq(&self.process, &target.process) {
+            return true;
+        }
+        self.may_inspect_as(&target.credentials(), target.process.dumpable() == 1, as_whom)
+    }
+
+    /// Whether it may look into another process that has these credentials.
+    pub(crate) fn may_inspect_as(&self, other: &Credentials, dumpable: bool, as_whom: As) -> bool {
+        let own = self.credentials();
+        let (uid, gid, capabilities) = match as_whom {
+            As::Files => (own.fsuid, own.fsgid, own.effective),
+            As::Itself => (own.uid, own.gid, own.permitted),
+        };
+        let same = [other.uid, other.euid, other.suid] == [uid; 3]
+            && [other.gid, other.egid, other.sgid] == [gid; 3];
+        let within = other.user_ns == own.user_ns && capabilities.contains(other.permitted);
+        same && dumpable && within || own.capable(&other.user_ns, Capabilities::SYS_PTRACE)
+    }
+}
 
 /// Makes `thread` somebody else, who is counted as such.
 ///

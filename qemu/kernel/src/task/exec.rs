@@ -244,6 +244,7 @@ fn alone(thread: &Arc<Thread>) -> Result<(), Errno> {
     let process = &thread.process;
     let files = thread.files();
     let files = if Arc::strong_count(&files) > 2 { Some(files.fork()?) } else { None };
+    let namespaces = thread.namespaces().for_child()?;
     let actions = process.actions();
     let actions = if Arc::strong_count(&actions) > 2 { Some(actions.fork()?) } else { None };
     {
@@ -279,6 +280,7 @@ fn alone(thread: &Arc<Thread>) -> Result<(), Errno> {
     if let Some(files) = files {
         thread.set_files(files);
     }
+    thread.set_namespaces(namespaces);
     Ok(())
 }
 
@@ -291,6 +293,9 @@ pub(super) fn commit(thread: &Arc<Thread>, program: Program) -> TrapFrame {
     if runs {
         super::futex::exit_robust_list(thread);
         let old = thread.space.lock().replace(Arc::clone(&space));
+        if let Some(old) = &old {
+            process.leaves(old);
+        }
         interrupts::without_interrupts(|| space.activate());
         drop(old);
         clone::end_vfork(thread);
@@ -311,6 +316,8 @@ pub(super) fn commit(thread: &Arc<Thread>, program: Program) -> TrapFrame {
     }
     process.has_executed.store(true, Relaxed); // Relaxed: a number.
     process.actions().reset(false);
+    super::posix_timers::clear(process);
+    process.membarrier.store(0, Relaxed); // Relaxed: a number.
     {
         let mut signals = thread.signals.lock();
         signals.alt_stack = AltStack::NONE;

@@ -72,6 +72,9 @@ pub(super) fn release_memory(thread: &Arc<Thread>) {
     }
     let space = thread.space.lock().take();
     interrupts::without_interrupts(AddressSpace::deactivate);
+    if let Some(space) = &space {
+        thread.process.leaves(space);
+    }
     drop(space);
     clone::end_vfork(thread);
 }
@@ -82,6 +85,7 @@ fn end_process(thread: &Thread) {
     let exe = process.exe.lock().take();
     drop(exe);
     super::timers::clear(process);
+    super::posix_timers::clear(process);
     if process.is_init {
         assert!(
             process.pid.namespace().level() != 0,
@@ -153,7 +157,7 @@ impl Afterwards {
 fn leave_process(thread: &Arc<Thread>, is_last: bool) {
     let process = &thread.process;
     let mut afterwards = Afterwards::default();
-    let uid = thread.credentials().uid;
+    let credentials = thread.credentials();
     {
         let _tree = tree();
         let pid = thread.pid();
@@ -180,7 +184,8 @@ fn leave_process(thread: &Arc<Thread>, is_last: bool) {
         // Not the last reference: the entity has one.
         drop(removed);
         if is_last {
-            process.uid.store(uid, Relaxed); // Relaxed: under `tree`.
+            process.uid.store(credentials.uid, Relaxed); // Relaxed: under `tree`.
+            *process.last_credentials.lock() = Some(credentials);
             become_zombie(process, &mut afterwards);
         }
     }
@@ -252,7 +257,9 @@ pub(super) fn unlink(process: &Arc<Process>, parent: &Process) -> Option<Arc<Pro
     };
     let (group, session) = {
         let mut family = process.family.lock();
-        family.state = State::Released;
+        if let State::Zombie(status) = core::mem::replace(&mut family.state, State::Released) {
+            process.pid.set_ended(status);
+        }
         family.parent = Weak::new();
         (family.group.clone(), family.session.clone())
     };

@@ -21,6 +21,7 @@ use mnt_table::memory::{self, Grow};
 use syscalls::Errno;
 
 use super::signal::{ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart};
+use super::time_ns::Clock;
 use super::{Thread, time};
 use crate::arch::clock;
 use crate::arch::spin::SpinLock;
@@ -60,8 +61,12 @@ impl Key {
             return Err(Errno::EINVAL);
         }
         let space = thread.space().ok_or(Errno::EFAULT)?;
-        if !private && let Some((object, offset)) = space.futex_key(address)? {
-            return Ok(Key::Shared { object, offset });
+        if !private {
+            // What is shared is known by its page, so there must be one.
+            user::get::<u32>(address)?;
+            if let Some((object, offset)) = space.futex_key(address)? {
+                return Ok(Key::Shared { object, offset });
+            }
         }
         Ok(Key::Private { space: Arc::as_ptr(&space) as usize, address })
     }
@@ -330,7 +335,10 @@ pub(super) fn futex(thread: &Thread, args: [usize; 6]) -> Result<usize, Errno> {
             let bits = if absolute { value3 } else { u32::MAX };
             let deadline_ns = match timeout {
                 0 => None,
-                addr if absolute => Some(time::deadline_at(addr, realtime)?),
+                addr if absolute => {
+                    let by = if realtime { None } else { Some(Clock::Monotonic) };
+                    Some(time::deadline_at(addr, by)?)
+                }
                 addr => Some(time::deadline_after(addr)?),
             };
             wait_or_restart(thread, address, value, bits, private, deadline_ns)

@@ -50,11 +50,13 @@ pub(crate) mod exit;
 mod futex;
 mod groups;
 pub(crate) mod init;
+mod kcmp;
 pub(crate) mod limits;
 pub(crate) mod ns;
 pub(crate) mod ns_calls;
 pub(crate) mod pid;
 pub(crate) mod pidfd;
+mod posix_timers;
 mod prctl;
 pub(crate) mod process;
 mod reboot;
@@ -64,6 +66,7 @@ pub(crate) mod stats;
 mod sysinfo;
 pub(crate) mod thread;
 pub(crate) mod time;
+pub(crate) mod time_ns;
 pub(crate) mod timers;
 pub(crate) mod user_ns;
 mod users;
@@ -107,6 +110,8 @@ pub(crate) fn enter_kernel() {
 /// of this CPU afterwards.
 pub(crate) fn leave_kernel(frame: &mut TrapFrame) {
     with_current(timers::count);
+    with_current(timers::count_limit);
+    with_current(posix_timers::count);
     loop {
         if with_current(Thread::has_work) == Some(true) {
             interrupts::enable();

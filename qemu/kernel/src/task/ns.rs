@@ -1,8 +1,8 @@
 //! Namespaces of the kinds that only their tasks know of: UTS, IPC, network, cgroup, time, and which PID namespace children
 //! go to.
 //!
-//! A thread's set is one shared, immutable [`Namespaces`]; a change makes a new one. IPC, network, cgroup and time
-//! namespaces are identities: there is nothing in them here that one namespace could keep from another.
+//! A thread's set is one shared, immutable [`Namespaces`]; a change makes a new one. IPC, network and cgroup namespaces
+//! are identities: there is nothing in them here that one namespace could keep from another.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -14,6 +14,7 @@ use syscalls::file::OtherNamespace;
 use syscalls::{Credentials, Errno};
 
 use super::pid::PidNamespace;
+use super::time_ns::{Offsets, TimeNamespace};
 use crate::arch::spin::SpinLock;
 
 // The ids that the namespaces of boot have on Linux, where they are inode numbers that programs compare.
@@ -44,7 +45,7 @@ pub(crate) struct UtsNamespace {
     names: SpinLock<(HostName, HostName)>,
 }
 
-/// An IPC, network, cgroup or time namespace.
+/// An IPC, network or cgroup namespace.
 pub(crate) struct PlainNamespace {
     kind: u32,
     id: u64,
@@ -58,8 +59,8 @@ pub(crate) struct Namespaces {
     pub(crate) ipc: Arc<PlainNamespace>,
     pub(crate) net: Arc<PlainNamespace>,
     pub(crate) cgroup: Arc<PlainNamespace>,
-    pub(crate) time: Arc<PlainNamespace>,
-    pub(crate) time_for_children: Arc<PlainNamespace>,
+    pub(crate) time: Arc<TimeNamespace>,
+    pub(crate) time_for_children: Arc<TimeNamespace>,
     pub(crate) pid_for_children: Arc<PidNamespace>,
 }
 
@@ -131,7 +132,8 @@ impl Namespaces {
     pub(super) fn initial(pids: Arc<PidNamespace>) -> Result<Arc<Self>, Errno> {
         let plain = |kind, id| PlainNamespace::new(kind, id, UserNs::INITIAL);
         let name = |text: &[u8]| HostName::from_slice(text).unwrap_or_default();
-        let time = plain(abi::CLONE_NEWTIME, TIME_INITIAL)?;
+        let time = TimeNamespace::new(TIME_INITIAL, UserNs::INITIAL, Offsets::default())?;
+        time.enter();
         let namespaces = Namespaces {
             uts: UtsNamespace::new(UTS_INITIAL, UserNs::INITIAL, (name(b"(none)"), name(b"(none)")))?,
             ipc: plain(abi::CLONE_NEWIPC, IPC_INITIAL)?,
@@ -166,7 +168,7 @@ impl Namespaces {
             new.cgroup = plain(abi::CLONE_NEWCGROUP)?;
         }
         if has(abi::CLONE_NEWTIME) {
-            new.time_for_children = plain(abi::CLONE_NEWTIME)?;
+            new.time_for_children = TimeNamespace::new(next_id(), owner.clone(), self.time.offsets())?;
         }
         if has(abi::CLONE_NEWPID) {
             new.pid_for_children = self.pid_for_children.child(owner.clone())?;
@@ -174,11 +176,12 @@ impl Namespaces {
         memory::arc(new).map_err(|_| Errno::ENOMEM)
     }
 
-    /// What a child gets: as this, with the time namespace for children as its own.
+    /// What a child gets, or a thread that calls execve(2): as this, with the time namespace for children as its own.
     pub(super) fn for_child(self: &Arc<Self>) -> Result<Arc<Self>, Errno> {
         if Arc::ptr_eq(&self.time, &self.time_for_children) {
             return Ok(Arc::clone(self));
         }
+        self.time_for_children.enter();
         let new = Namespaces { time: self.time_for_children.clone(), ..(**self).clone() };
         memory::arc(new).map_err(|_| Errno::ENOMEM)
     }
@@ -204,7 +207,8 @@ impl Namespaces {
             abi::CLONE_NEWNET => new.net = any.downcast().map_err(|_| Errno::EINVAL)?,
             abi::CLONE_NEWCGROUP => new.cgroup = any.downcast().map_err(|_| Errno::EINVAL)?,
             abi::CLONE_NEWTIME => {
-                let time: Arc<PlainNamespace> = any.downcast().map_err(|_| Errno::EINVAL)?;
+                let time: Arc<TimeNamespace> = any.downcast().map_err(|_| Errno::EINVAL)?;
+                time.enter();
                 (new.time, new.time_for_children) = (time.clone(), time);
             }
             abi::CLONE_NEWPID => {

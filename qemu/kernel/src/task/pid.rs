@@ -31,7 +31,7 @@ pub(crate) const PID_MAX: u32 = 32768;
 /// From the second round on, numbers below this are left to those who were there first.
 const RESERVED: u32 = 300;
 /// PID namespaces may be this deep.
-const LEVELS_MAX: usize = 32;
+pub(super) const LEVELS_MAX: usize = 32;
 /// The most allocations that one insertion into a map takes: a node for each level of the tree, and a root.
 const INSERT_ALLOCATIONS: usize = 10;
 
@@ -48,6 +48,8 @@ pub(crate) struct Pid {
     group: SpinLock<Vec<Weak<Process>>>,
     /// Woken when the process that goes by it ends.
     pub(crate) exit: WaitList,
+    /// How its process ended, once somebody has waited for it: the status as wait4(2) tells it.
+    ended: SpinLock<Option<u32>>,
     /// Counted as long as its numbers are taken.
     held: SpinLock<Option<(Counted, Charge)>>,
 }
@@ -85,9 +87,12 @@ impl Pid {
     /// innermost first (clone3(2) `set_tid`).
     ///
     /// # Errors
-    /// `EAGAIN`: no number is free. `EEXIST`: a wanted one is not. `EINVAL`: it cannot be had. `ENOMEM`: also if the
-    /// namespace has no first process any more.
+    /// `EAGAIN`: no number is free. `EEXIST`: a wanted one is not. `EINVAL`: it cannot be had, or there are more of them than
+    /// namespaces. `ENOMEM`: also if the namespace has no first process any more.
     pub(crate) fn new(ns: &Arc<PidNamespace>, wanted: &[u32]) -> Result<Arc<Pid>, Errno> {
+        if wanted.len() > ns.level + 1 {
+            return Err(Errno::EINVAL);
+        }
         let levels: Vec<&Arc<PidNamespace>> = {
             let mut levels = Vec::new();
             levels.make_room(ns.level + 1).map_err(|_| Errno::ENOMEM)?;
@@ -121,6 +126,7 @@ impl Pid {
                 process: SpinLock::new(Weak::new()),
                 group: SpinLock::new(Vec::new()),
                 exit: WaitList::new(),
+                ended: SpinLock::new(None),
                 held: SpinLock::new(None),
             })
             .map_err(|_| Errno::ENOMEM)
@@ -167,6 +173,16 @@ impl Pid {
     /// The process that goes by it, dead or alive, but not yet waited for.
     pub(crate) fn process(&self) -> Option<Arc<Process>> {
         self.process.lock().upgrade()
+    }
+
+    /// How its process ended, if that has been waited for.
+    pub(super) fn ended(&self) -> Option<u32> {
+        *self.ended.lock()
+    }
+
+    /// Its process has been waited for.
+    pub(super) fn set_ended(&self, status: u32) {
+        *self.ended.lock() = Some(status);
     }
 
     /// Whether a thread goes by it, or a process too unless only threads count. Context: any; drops nothing.
@@ -286,7 +302,7 @@ impl PidNamespace {
     /// # Errors
     /// `ENOSPC`: too deep. `ENOMEM`.
     pub(crate) fn child(self: &Arc<Self>, owner: UserNs) -> Result<Arc<PidNamespace>, Errno> {
-        if self.level + 1 >= LEVELS_MAX {
+        if self.level + 1 > LEVELS_MAX {
             return Err(Errno::ENOSPC);
         }
         Self::make(Some(Arc::clone(self)), owner, super::ns::next_id())
@@ -384,6 +400,12 @@ impl PidNamespace {
     /// The last number that was given out.
     pub(crate) fn last(&self) -> u32 {
         self.numbers.lock().last
+    }
+
+    /// The next number is looked for above `last` (`/proc/sys/kernel/ns_last_pid`).
+    pub(crate) fn set_last(&self, last: u32) {
+        // 0: there is no first process yet.
+        self.numbers.lock().last = last.max(1);
     }
 
     /// Takes a number.

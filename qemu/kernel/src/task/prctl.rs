@@ -61,8 +61,8 @@ pub(super) fn prctl(thread: &Thread, args: [usize; 6]) -> Result<usize, Errno> {
         pr::PR_SET_CHILD_SUBREAPER => process.subreaper.store(a != 0, Relaxed),
         pr::PR_GET_CHILD_SUBREAPER => user::put(a, u32::from(process.subreaper.load(Relaxed)))?,
         pr::PR_SET_TIMERSLACK => {
-            let ns = if a as i64 <= 0 { 50_000 } else { a as u64 };
-            thread.settings.lock().timer_slack_ns = ns;
+            let mut settings = thread.settings.lock();
+            settings.timer_slack_ns = if a as i64 <= 0 { settings.default_slack_ns } else { a as u64 };
         }
         pr::PR_GET_TIMERSLACK => return Ok(thread.settings.lock().timer_slack_ns as usize),
         pr::PR_GET_TIMING => {}
@@ -70,8 +70,8 @@ pub(super) fn prctl(thread: &Thread, args: [usize; 6]) -> Result<usize, Errno> {
         pr::PR_SET_TIMING => {}
         pr::PR_GET_TID_ADDRESS => user::put(a, thread.clear_child_tid.load(Relaxed))?,
         pr::PR_GET_SECCOMP => {}
-        pr::PR_SET_THP_DISABLE => {}
-        pr::PR_GET_THP_DISABLE => {}
+        pr::PR_SET_THP_DISABLE => no_more(&[b, c, d])?,
+        pr::PR_GET_THP_DISABLE => no_more(&[a, b, c, d])?,
         pr::PR_SET_MM
             if !thread.credentials().capable(&mnt_table::UserNs::INITIAL, Capabilities::SYS_RESOURCE) =>
         {
@@ -86,6 +86,8 @@ const ARCH_SET_GS: u32 = 0x1001;
 const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
+const ARCH_GET_CPUID: u32 = 0x1011;
+const ARCH_SET_CPUID: u32 = 0x1012;
 
 /// arch_prctl(2).
 pub(super) fn arch_prctl(thread: &Arc<Thread>, operation: u32, addr: usize) -> Result<usize, Errno> {
@@ -106,6 +108,9 @@ pub(super) fn arch_prctl(thread: &Arc<Thread>, operation: u32, addr: usize) -> R
             };
             user::put(addr, base)?;
         }
+        // CPUID is for everybody.
+        ARCH_GET_CPUID => return Ok(1),
+        ARCH_SET_CPUID => return Err(Errno::ENODEV),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

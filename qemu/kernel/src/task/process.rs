@@ -6,7 +6,7 @@ use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 use mnt_table::memory;
-use syscalls::Errno;
+use syscalls::{Credentials, Errno};
 
 use super::limits::Limits;
 use super::signal::ProcessSignals;
@@ -14,6 +14,7 @@ use super::thread::COMM_LEN;
 use super::{Pid, PidNamespace, Thread};
 use crate::arch::spin::SpinLock;
 use crate::fs::file::OpenFile;
+use crate::mm::space::AddressSpace;
 use crate::sched::wait::WaitList;
 
 /// A process; see [`super`].
@@ -29,6 +30,8 @@ pub(crate) struct Process {
     pub(super) exe: SpinLock<Option<Arc<OpenFile>>>,
     pub(super) used: SpinLock<Used>,
     pub(super) timers: super::timers::Timers,
+    /// Those of timer_create(2).
+    pub(super) made: super::posix_timers::Timers,
     /// Who waits for children.
     pub(super) child_wait: WaitList,
     /// Woken when a signal comes: who waits for signals without taking them (signalfd).
@@ -45,9 +48,12 @@ pub(crate) struct Process {
     pub(super) reportable: AtomicBool,
     pub(super) dumpable: AtomicU32,
     pub(super) oom_score_adj: AtomicU32,
+    /// What it has registered for membarrier(2).
+    pub(super) membarrier: AtomicU32,
     pub(super) start_ns: u64,
     /// The user of a zombie.
     pub(super) uid: AtomicU32,
+    pub(super) last_credentials: SpinLock<Option<Arc<Credentials>>>,
     /// The name of its first thread, when that has ended.
     pub(super) last_comm: SpinLock<[u8; COMM_LEN]>,
     /// Woken when a thread has ended, for execve(2).
@@ -84,6 +90,9 @@ pub(crate) struct Used {
     pub(crate) own: (u64, u64),
     /// The same of children.
     pub(crate) children: (u64, u64),
+    /// The most memory that it had in a space that it has left, in pages; and that any of the children had.
+    pub(crate) own_peak: usize,
+    pub(crate) children_peak: usize,
     /// Context switches of ended threads.
     pub(crate) switches: (u64, u64),
     /// How the first thread ended.
@@ -91,6 +100,11 @@ pub(crate) struct Used {
 }
 
 impl Used {
+    /// The most memory of all.
+    pub(super) fn peak(&self) -> usize {
+        self.own_peak.max(self.children_peak)
+    }
+
     /// User and system time of all.
     pub(super) fn total(&self) -> (u64, u64) {
         (self.own.0 + self.children.0, self.own.1 + self.children.1)
@@ -165,6 +179,7 @@ impl Process {
             exe: SpinLock::new(parts.exe),
             used: SpinLock::new(Used::default()),
             timers: super::timers::Timers::new(),
+            made: super::posix_timers::Timers::new(),
             child_wait: WaitList::new(),
             signal_waiters: WaitList::new(),
             exit_signal: AtomicU32::new(parts.exit_signal),
@@ -175,8 +190,10 @@ impl Process {
             reportable: AtomicBool::new(false),
             dumpable: AtomicU32::new(parts.dumpable),
             oom_score_adj: AtomicU32::new(parts.oom_score_adj),
+            membarrier: AtomicU32::new(0),
             start_ns: parts.now_ns,
             uid: AtomicU32::new(0),
+            last_credentials: SpinLock::new(None),
             last_comm: SpinLock::new([0; COMM_LEN]),
             exec_wait: WaitList::new(),
             pid: parts.pid,
@@ -193,6 +210,11 @@ impl Process {
     /// Its number in `ns`; `None` if it is not there.
     pub(crate) fn pid_in(&self, ns: &PidNamespace) -> Option<u32> {
         self.pid.number_in(ns)
+    }
+
+    /// Who it was when its last thread ended.
+    pub(crate) fn last_credentials(&self) -> Option<Arc<Credentials>> {
+        self.last_credentials.lock().clone()
     }
 
     /// Its identity.
@@ -269,6 +291,20 @@ impl Process {
             own = (own.0 + user, own.1 + system);
         }
         (own, used.children)
+    }
+
+    /// The most memory that it had, and that children had that it waited for, in pages.
+    pub(super) fn peaks(&self) -> (usize, usize) {
+        let used = *self.used.lock();
+        let now = self.leader().and_then(|leader| leader.space()).map_or(0, |space| space.peak());
+        (used.own_peak.max(now), used.children_peak)
+    }
+
+    /// It leaves a space.
+    pub(super) fn leaves(&self, space: &AddressSpace) {
+        let peak = space.peak();
+        let mut used = self.used.lock();
+        used.own_peak = used.own_peak.max(peak);
     }
 
     /// Context switches: those that it asked for, and those that it did not.

@@ -3,6 +3,7 @@
 use syscalls::Errno;
 use syscalls::user_memory::PAGE_SIZE;
 
+use super::time_ns;
 use crate::arch::clock;
 use crate::mm::user;
 
@@ -18,8 +19,9 @@ const CHUNK: usize = 256;
 pub(super) fn sysinfo(addr: usize) -> Result<usize, Errno> {
     let mut bytes = [0; SIZE];
     let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    put(0, clock::now_ns() / 1_000_000_000);
-    put(32, crate::mm::total_bytes() as u64);
+    // A second that has begun counts.
+    put(0, time_ns::seen_ns(time_ns::Clock::Boottime, clock::now_ns()).div_ceil(1_000_000_000));
+    put(32, (crate::mm::frames::total() * PAGE_SIZE) as u64);
     put(40, (crate::mm::frames::free() * PAGE_SIZE) as u64);
     let processes = u16::try_from(super::stats().threads).unwrap_or(u16::MAX);
     bytes[80..82].copy_from_slice(&processes.to_le_bytes());

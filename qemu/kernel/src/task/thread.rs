@@ -86,6 +86,8 @@ pub(super) struct Settings {
     pub(super) priority: i32,
     pub(super) reset_on_fork: bool,
     pub(super) timer_slack_ns: u64,
+    /// What it is if nobody says otherwise: that of the thread that made this one, at that time.
+    pub(super) default_slack_ns: u64,
     pub(super) keep_caps: bool,
     pub(super) personality: u32,
     pub(super) io_priority: u32,
@@ -98,6 +100,7 @@ impl Settings {
         priority: 0,
         reset_on_fork: false,
         timer_slack_ns: 50_000,
+        default_slack_ns: 50_000,
         keep_caps: false,
         personality: 0,
         io_priority: 0,

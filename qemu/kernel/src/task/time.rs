@@ -11,6 +11,7 @@ use syscalls::Errno;
 use syscalls::credentials::Capabilities;
 
 use super::signal::{ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTSYS, Restart};
+use super::time_ns::{self, Clock};
 use super::{Thread, process::Process};
 use crate::arch::{clock, rtc};
 use crate::mm::user;
@@ -68,55 +69,64 @@ pub(crate) fn deadline_after(addr: usize) -> Result<u64, Errno> {
     Ok(clock::now_ns().saturating_add(get_timespec(addr)?))
 }
 
-/// When a time has come, on the wall clock or the kernel's.
-pub(crate) fn deadline_at(addr: usize, realtime: bool) -> Result<u64, Errno> {
+/// When a time has come, on the wall clock (`None`) or one of the running thread's.
+pub(crate) fn deadline_at(addr: usize, by: Option<Clock>) -> Result<u64, Errno> {
     let ns = get_timespec(addr)?;
-    Ok(if realtime { ns.saturating_sub(wall_offset_ns()) } else { ns })
+    Ok(by.map_or_else(|| ns.saturating_sub(wall_offset_ns()), |clock| time_ns::machine_ns(clock, ns)))
 }
 
 /// What a clock says. Numbers below 0 are clocks of processes and threads.
-fn read_clock(thread: &Thread, id: i32) -> Result<u64, Errno> {
+fn read_clock(thread: &Arc<Thread>, id: i32) -> Result<u64, Errno> {
     let sum = |(user, system): (u64, u64)| user + system;
     Ok(match u32::try_from(id) {
         Ok(abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_REALTIME_ALARM | abi::CLOCK_TAI) => {
             wall_ns()
         }
-        Ok(
-            abi::CLOCK_MONOTONIC
-            | abi::CLOCK_MONOTONIC_COARSE
-            | abi::CLOCK_MONOTONIC_RAW
-            | abi::CLOCK_BOOTTIME
-            | abi::CLOCK_BOOTTIME_ALARM,
-        ) => clock::now_ns(),
+        Ok(abi::CLOCK_MONOTONIC | abi::CLOCK_MONOTONIC_COARSE | abi::CLOCK_MONOTONIC_RAW) => {
+            time_ns::seen_ns(Clock::Monotonic, clock::now_ns())
+        }
+        Ok(abi::CLOCK_BOOTTIME | abi::CLOCK_BOOTTIME_ALARM) => {
+            time_ns::seen_ns(Clock::Boottime, clock::now_ns())
+        }
         Ok(abi::CLOCK_PROCESS_CPUTIME_ID) => sum(thread.process.times().0),
         Ok(abi::CLOCK_THREAD_CPUTIME_ID) => sum(thread.cpu_times()),
         Ok(_) => return Err(Errno::EINVAL),
-        Err(_) => {
-            let (pid, kind) = (!(id >> 3) as u32, id & 7);
-            // Bit 2: of a thread; 2 in the low bits: time as scheduled, which is all there is here.
-            if kind & 3 == 3 {
-                return Err(Errno::EINVAL);
-            }
-            if kind & 4 != 0 {
-                let other =
-                    if pid == 0 { None } else { Some(thread.pid_ns().thread(pid).ok_or(Errno::EINVAL)?) };
-                other.map_or_else(|| sum(thread.cpu_times()), |other| sum(other.cpu_times()))
-            } else {
-                let other =
-                    if pid == 0 { None } else { Some(thread.pid_ns().process(pid).ok_or(Errno::EINVAL)?) };
-                sum(other.map_or_else(|| thread.process.times(), |other| other.times()).0)
-            }
-        }
+        Err(_) => match cpu_clock(thread, id)? {
+            CpuClock::Thread(other) => sum(other.cpu_times()),
+            CpuClock::Process(other) => sum(other.times().0),
+        },
+    })
+}
+
+/// Whose time a clock with a number below 0 tells.
+pub(super) enum CpuClock {
+    Process(Arc<Process>),
+    Thread(Arc<Thread>),
+}
+
+/// # Errors
+/// `EINVAL`: there is no such clock, or nobody that it is of.
+pub(super) fn cpu_clock(thread: &Arc<Thread>, id: i32) -> Result<CpuClock, Errno> {
+    let (pid, kind) = (!(id >> 3) as u32, id & 7);
+    // Bit 2: of a thread; 2 in the low bits: time as scheduled, which is all there is here.
+    if kind & 3 == 3 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(match (kind & 4 != 0, pid) {
+        (true, 0) => CpuClock::Thread(Arc::clone(thread)),
+        (true, tid) => CpuClock::Thread(thread.pid_ns().thread(tid).ok_or(Errno::EINVAL)?),
+        (false, 0) => CpuClock::Process(Arc::clone(&thread.process)),
+        (false, pid) => CpuClock::Process(thread.pid_ns().process(pid).ok_or(Errno::EINVAL)?),
     })
 }
 
 /// clock_gettime(2).
-pub(super) fn clock_gettime(thread: &Thread, id: i32, addr: usize) -> Result<usize, Errno> {
+pub(super) fn clock_gettime(thread: &Arc<Thread>, id: i32, addr: usize) -> Result<usize, Errno> {
     put_timespec(addr, read_clock(thread, id)?).map(|()| 0)
 }
 
 /// clock_getres(2).
-pub(super) fn clock_getres(thread: &Thread, id: i32, addr: usize) -> Result<usize, Errno> {
+pub(super) fn clock_getres(thread: &Arc<Thread>, id: i32, addr: usize) -> Result<usize, Errno> {
     read_clock(thread, id)?;
     let coarse = matches!(u32::try_from(id), Ok(abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE));
     if addr != 0 {
@@ -209,14 +219,23 @@ pub(super) fn clock_nanosleep(
     request: usize,
     rest: usize,
 ) -> Result<usize, Errno> {
-    let realtime = match u32::try_from(id) {
-        Ok(abi::CLOCK_REALTIME | abi::CLOCK_TAI) => true,
-        Ok(abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME) => false,
-        Ok(abi::CLOCK_PROCESS_CPUTIME_ID) => return Err(Errno::EOPNOTSUPP),
+    let by = match u32::try_from(id) {
+        Ok(abi::CLOCK_REALTIME | abi::CLOCK_TAI) => None,
+        Ok(abi::CLOCK_MONOTONIC) => Some(Clock::Monotonic),
+        Ok(abi::CLOCK_BOOTTIME) => Some(Clock::Boottime),
+        Ok(
+            abi::CLOCK_PROCESS_CPUTIME_ID
+            | abi::CLOCK_THREAD_CPUTIME_ID
+            | abi::CLOCK_MONOTONIC_RAW
+            | abi::CLOCK_REALTIME_COARSE
+            | abi::CLOCK_MONOTONIC_COARSE
+            | abi::CLOCK_REALTIME_ALARM
+            | abi::CLOCK_BOOTTIME_ALARM,
+        ) => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EINVAL),
     };
     if flags & abi::TIMER_ABSTIME != 0 {
-        sleep(thread, deadline_at(request, realtime)?, None)
+        sleep(thread, deadline_at(request, by)?, None)
     } else {
         sleep(thread, deadline_after(request)?, Some(rest))
     }
@@ -238,13 +257,19 @@ const RUSAGE_SIZE: usize = 144;
 const RUSAGE_SWITCHES: usize = 128;
 
 /// `struct rusage`.
-pub(super) fn rusage((user, system): (u64, u64), (asked, not): (u64, u64)) -> [u8; RUSAGE_SIZE] {
+pub(super) fn rusage(
+    (user, system): (u64, u64),
+    (asked, not): (u64, u64),
+    peak_pages: usize,
+) -> [u8; RUSAGE_SIZE] {
+    const PAGE_KIB: u64 = 4;
     let mut bytes = [0; RUSAGE_SIZE];
     let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     put(0, user / NS);
     put(8, user % NS / 1000);
     put(16, system / NS);
     put(24, system % NS / 1000);
+    put(32, peak_pages as u64 * PAGE_KIB);
     put(RUSAGE_SWITCHES, asked);
     put(RUSAGE_SWITCHES + 8, not);
     bytes
@@ -254,9 +279,12 @@ pub(super) fn rusage((user, system): (u64, u64), (asked, not): (u64, u64)) -> [u
 pub(super) fn getrusage(thread: &Thread, who: i32, addr: usize) -> Result<usize, Errno> {
     let process: &Process = &thread.process;
     let bytes = match who {
-        0 => rusage(process.times().0, process.switches()),
-        abi::RUSAGE_CHILDREN => rusage(process.times().1, (0, 0)),
-        1 => rusage(thread.cpu_times(), thread.entity().map_or((0, 0), |entity| entity.switches())),
+        0 => rusage(process.times().0, process.switches(), process.peaks().0),
+        abi::RUSAGE_CHILDREN => rusage(process.times().1, (0, 0), process.peaks().1),
+        1 => {
+            let switches = thread.entity().map_or((0, 0), |entity| entity.switches());
+            rusage(thread.cpu_times(), switches, process.peaks().0)
+        }
         _ => return Err(Errno::EINVAL),
     };
     user::write(addr, &bytes).map(|()| 0)

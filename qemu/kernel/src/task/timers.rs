@@ -1,7 +1,8 @@
 //! The timers of a process: alarm(2), setitimer(2).
 //!
-//! One thread of the kernel keeps `ITIMER_REAL` for all processes: it sleeps until the earliest is due. The others count
-//! time of the process; its threads look at them when they go back to user mode, at least once a slice.
+//! One thread of the kernel keeps `ITIMER_REAL` for all processes, and the timers of [`super::posix_timers`]: it sleeps until
+//! the earliest is due. The others count time of the process; its threads look at them when they go back to user mode, at
+//! least once a slice.
 //!
 //! Lock order: `ALARMS` → nothing; a process's timers → nothing.
 
@@ -13,8 +14,9 @@ use linux_raw_sys::general as abi;
 use mnt_table::memory::{self, Claims};
 use syscalls::Errno;
 
+use super::limits::INFINITY;
 use super::signal::{Info, send_to_process};
-use super::{Process, Thread};
+use super::{Process, Thread, posix_timers};
 use crate::arch::clock;
 use crate::arch::percpu;
 use crate::arch::spin::SpinLock;
@@ -24,7 +26,7 @@ use crate::sched::{self, wait::WaitList};
 const NS_PER_US: u64 = 1000;
 const US: u64 = 1_000_000;
 /// As many allocations as an insertion takes at most.
-const INSERT_ALLOCATIONS: usize = 10;
+pub(super) const INSERT_ALLOCATIONS: usize = 10;
 
 /// One timer: when it is due, and how often after that. 0: not at all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,12 +41,22 @@ pub(crate) struct Timers {
     all: SpinLock<[Timer; 3]>,
     /// One of the latter two is set.
     counts: AtomicBool,
+    /// The seconds of `RLIMIT_CPU` of which it was told that they are over. Relaxed, everywhere: a number; two threads may
+    /// both tell.
+    cpu_told: AtomicU64,
     /// Its place among the alarms.
     order: AtomicU64,
 }
 
+/// What can be due.
+pub(super) enum Alarm {
+    /// `ITIMER_REAL`
+    Process(Weak<Process>),
+    Timer(Weak<posix_timers::Timer>),
+}
+
 /// Alarms of all processes, by time and in the order of setting.
-static ALARMS: SpinLock<BTreeMap<(u64, u64), Weak<Process>>> = SpinLock::new(BTreeMap::new());
+static ALARMS: SpinLock<BTreeMap<(u64, u64), Alarm>> = SpinLock::new(BTreeMap::new());
 static ORDER: AtomicU64 = AtomicU64::new(1);
 /// Wakes the thread that keeps them.
 static CHANGED: WaitList = WaitList::new();
@@ -52,7 +64,12 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Timers {
     pub(super) fn new() -> Self {
-        Timers { all: SpinLock::default(), counts: AtomicBool::new(false), order: AtomicU64::new(0) }
+        Timers {
+            all: SpinLock::default(),
+            counts: AtomicBool::new(false),
+            cpu_told: AtomicU64::new(0),
+            order: AtomicU64::new(0),
+        }
     }
 }
 
@@ -69,7 +86,7 @@ fn now_ns(process: &Process, which: usize) -> u64 {
 }
 
 /// Starts the thread that keeps alarms, once.
-fn start() -> Result<(), Errno> {
+pub(super) fn start() -> Result<(), Errno> {
     // Relaxed: who sees it set finds alarms kept, soon.
     if STARTED.load(Relaxed) || STARTED.swap(true, Relaxed) {
         return Ok(());
@@ -94,11 +111,16 @@ fn keep() {
                 None => (None, None),
             }
         };
-        if let Some(process) = due {
-            if let Some(process) = process.upgrade() {
-                ring(&process);
+        match due {
+            None => {}
+            Some(Alarm::Process(process)) => {
+                process.upgrade().iter().for_each(ring);
+                continue;
             }
-            continue;
+            Some(Alarm::Timer(timer)) => {
+                timer.upgrade().iter().for_each(posix_timers::Timer::ring);
+                continue;
+            }
         }
         // Without memory for the list it looks again soon.
         let next_ns = if watched { next_ns } else { Some(clock::now_ns() + 1_000_000) };
@@ -127,25 +149,38 @@ fn ring(process: &Arc<Process>) {
     let Some(next) = again else { return };
     if let Some(due_ns) = next {
         // Without memory the alarm does not come again.
-        let _ = file(process, due_ns);
+        let _ = file_process(process, due_ns);
     }
     send_to_process(process, Info::kernel(abi::SIGALRM));
 }
 
-fn file(process: &Arc<Process>, due_ns: u64) -> Result<(), Errno> {
+/// Puts `alarm` among the others; returns its place among those of that time.
+///
+/// # Errors
+/// `ENOMEM`
+pub(super) fn file(alarm: Alarm, due_ns: u64) -> Result<u64, Errno> {
     let mut claims = Claims::none();
     claims.claim(INSERT_ALLOCATIONS).map_err(|_| Errno::ENOMEM)?;
     let order = ORDER.fetch_add(1, Relaxed); // Relaxed: a number.
-    process.timers.order.store(order, Relaxed); // Relaxed: read with the timers' lock.
-    memory::covered(|| ALARMS.lock().insert((due_ns, order), Arc::downgrade(process)));
+    memory::covered(|| ALARMS.lock().insert((due_ns, order), alarm));
     CHANGED.wake();
+    Ok(order)
+}
+
+/// Takes an alarm away, if it is still there.
+pub(super) fn take_out(due_ns: u64, order: u64) {
+    let removed = ALARMS.lock().remove(&(due_ns, order));
+    drop(removed);
+}
+
+fn file_process(process: &Arc<Process>, due_ns: u64) -> Result<(), Errno> {
+    let order = file(Alarm::Process(Arc::downgrade(process)), due_ns)?;
+    process.timers.order.store(order, Relaxed); // Relaxed: a number; who sets a timer takes what it replaces out.
     Ok(())
 }
 
-fn take_out(process: &Process, due_ns: u64) {
-    let order = process.timers.order.load(Relaxed); // Relaxed: as above.
-    let removed = ALARMS.lock().remove(&(due_ns, order));
-    drop(removed);
+fn take_process_out(process: &Process, due_ns: u64) {
+    take_out(due_ns, process.timers.order.load(Relaxed)); // Relaxed: as above.
 }
 
 /// Sets a timer; returns what was left of it and its interval.
@@ -164,10 +199,10 @@ fn set(process: &Arc<Process>, which: usize, in_ns: u64, interval_ns: u64) -> Re
     };
     if which == 0 {
         if old.due_ns != 0 {
-            take_out(process, old.due_ns);
+            take_process_out(process, old.due_ns);
         }
         if due_ns != 0 {
-            file(process, due_ns)?;
+            file_process(process, due_ns)?;
         }
     }
     let left_ns = if old.due_ns == 0 { 0 } else { old.due_ns.saturating_sub(now_ns).max(1) };
@@ -199,12 +234,33 @@ pub(super) fn count(thread: &Thread) {
     sched::ring_within(sched::SLICE_NS);
 }
 
+/// Looks at the time that the process may use (`RLIMIT_CPU`). Context: as [`count`].
+pub(super) fn count_limit(thread: &Thread) {
+    let process = &thread.process;
+    let limit = process.limit(abi::RLIMIT_CPU);
+    if limit.soft == INFINITY && limit.hard == INFINITY {
+        return;
+    }
+    let seconds = now_ns(process, 2) / (US * NS_PER_US);
+    let told = process.timers.cpu_told.load(Relaxed);
+    // Whoever is to be told first is, also if both times have come at once.
+    if seconds >= limit.hard.max(1) && (told != 0 || limit.soft >= limit.hard) {
+        send_to_process(process, Info::kernel(abi::SIGKILL));
+    } else if seconds >= limit.soft.max(1) && told <= seconds {
+        // Each second, from the first on.
+        process.timers.cpu_told.store(seconds + 1, Relaxed);
+        send_to_process(process, Info::kernel(abi::SIGXCPU));
+    }
+    // A thread that runs alone would not come here again.
+    sched::ring_within(sched::SLICE_NS);
+}
+
 /// Takes all timers away.
 pub(super) fn clear(process: &Arc<Process>) {
     let old = core::mem::take(&mut *process.timers.all.lock());
     process.timers.counts.store(false, Relaxed); // Relaxed: a hint.
     if old[0].due_ns != 0 {
-        take_out(process, old[0].due_ns);
+        take_process_out(process, old[0].due_ns);
     }
 }
 

@@ -112,7 +112,7 @@ fn look_at(thread: &Thread, child: &Arc<Process>, options: u32) -> Option<Found>
         let leader_uid = child.leader().map(|leader| leader.credentials().uid);
         let uid = leader_uid.unwrap_or_else(|| child.uid.load(Relaxed)); // Relaxed: under `tree`.
         let (own, children) = child.times();
-        let used = Used { own, children, switches: child.switches(), ..Used::default() };
+        let used = Used { own, children, switches: child.switches(), ..*child.used.lock() };
         Some(Found {
             pid: child.pid_in(thread.pid_ns()).unwrap_or(0),
             uid: uid_for(uid, &thread.process),
@@ -155,6 +155,7 @@ fn account(process: &Process, used: &Used) {
     let mut sum = process.used.lock();
     sum.children.0 += used.own.0 + used.children.0;
     sum.children.1 += used.own.1 + used.children.1;
+    sum.children_peak = sum.children_peak.max(used.peak());
 }
 
 fn wait(thread: &Thread, which: &Which, options: u32) -> Result<Option<Found>, Errno> {
@@ -190,7 +191,7 @@ pub(super) fn wait4(
         user::put(status, found.status)?;
     }
     if usage != 0 {
-        user::write(usage, &time::rusage(found.used.total(), found.used.switches))?;
+        user::write(usage, &time::rusage(found.used.total(), found.used.switches, found.used.peak()))?;
     }
     Ok(found.pid as usize)
 }
@@ -232,7 +233,7 @@ pub(super) fn waitid(
     if let Some(found) = &found
         && usage != 0
     {
-        user::write(usage, &time::rusage(found.used.total(), found.used.switches))?;
+        user::write(usage, &time::rusage(found.used.total(), found.used.switches, found.used.peak()))?;
     }
     if info != 0 {
         let bytes = found.map_or([0; INFO_SIZE], |found| {

@@ -13,7 +13,6 @@ use super::directory::{Directory, FIRST, Listed, Made, Name};
 use super::process::Target;
 use crate::fs::node::Node;
 use crate::fs::nsfs::{self, Namespace};
-use crate::task::Thread;
 
 /// Where a link leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,29 +44,30 @@ const KINDS: [(&str, u32, bool); 10] = [
     ("uts", abi::CLONE_NEWUTS, false),
 ];
 
-/// The namespace that the entry `index` of [`KINDS`] is of.
-fn namespace(thread: &Thread, index: usize) -> Option<Namespace> {
+/// The namespace that the entry `index` of [`KINDS`] is of. A process that has ended is still somebody's, with a number.
+fn namespace(target: &Target, index: usize) -> Option<Namespace> {
     let (_, kind, of_children) = KINDS[index];
-    let namespaces = thread.namespaces();
-    Some(match (kind, of_children) {
-        (abi::CLONE_NEWNS, _) => Namespace::Mounts(thread.mounts().namespace()),
-        (abi::CLONE_NEWUSER, _) => Namespace::Users(thread.credentials().user_ns.clone()),
-        (abi::CLONE_NEWPID, false) => Namespace::Other(Arc::clone(thread.pid_ns()) as _),
-        (abi::CLONE_NEWPID, true) => {
-            // Nobody is there before its first process.
-            let ns = namespaces.pid_for_children.clone();
-            ns.init()?;
-            Namespace::Other(ns)
+    if let Ok(thread) = target.thread() {
+        return Namespace::of_thread(&thread, kind, of_children);
+    }
+    let process = target.process().ok()?;
+    match kind {
+        abi::CLONE_NEWUSER => Some(Namespace::Users(process.last_credentials()?.user_ns.clone())),
+        abi::CLONE_NEWPID if !of_children => {
+            Some(Namespace::Other(Arc::clone(process.identity().namespace()) as _))
         }
-        (abi::CLONE_NEWTIME, true) => Namespace::Other(namespaces.time_for_children.clone()),
-        (kind, _) => Namespace::Other(namespaces.of_kind(kind)?),
-    })
+        _ => None,
+    }
 }
 
 impl Link {
     fn find(&self) -> Result<PathRef<TmpDentry>, WalkError> {
         let denied = |error| if error == Errno::EACCES { WalkError::Denied } else { WalkError::NotFound };
         self.target.may_inspect().map_err(denied)?;
+        if let Place::Namespace(index) = self.place {
+            let found = namespace(&self.target, index).ok_or(WalkError::NotFound)?;
+            return nsfs::path(found).map_err(|_| WalkError::NoMemory);
+        }
         let thread = self.target.thread().map_err(denied)?;
         let fs = thread.mounts().fs();
         let stand = |read: &dyn Fn() -> (Arc<mnt_table::Mount<TmpDentry>>, Arc<TmpDentry>)| loop {
@@ -82,13 +82,9 @@ impl Link {
         match self.place {
             Place::Cwd => stand(&|| fs.cwd()),
             Place::Root => stand(&|| fs.root()),
-            Place::Exe => {
+            Place::Exe | Place::Namespace(_) => {
                 let exe = thread.process().exe().ok_or(WalkError::NotFound)?;
                 exe.file().path().cloned().ok_or(WalkError::NotFound)
-            }
-            Place::Namespace(index) => {
-                let found = namespace(&thread, index).ok_or(WalkError::NotFound)?;
-                nsfs::path(found).map_err(|_| WalkError::NoMemory)
             }
         }
     }
@@ -121,8 +117,7 @@ impl Node for Link {
         let Place::Namespace(index) = self.place else { return None };
         let read = || {
             self.target.may_inspect()?;
-            let thread = self.target.thread()?;
-            let found = namespace(&thread, index).ok_or(Errno::ENOENT)?;
+            let found = namespace(&self.target, index).ok_or(Errno::ENOENT)?;
             Ok(found.name().into_bytes())
         };
         Some(read())

@@ -117,11 +117,81 @@ fn line(area: &AreaView<'_>, out: &mut Vec<u8>) -> Result<(), Errno> {
 pub(super) fn maps(target: &Target, out: &mut Vec<u8>) -> Result<(), Errno> {
     let Some(space) = space(target) else { return Ok(()) };
     let mut result = Ok(());
-    space.areas(&mut |area| {
+    space.areas(false, &mut |area| {
         result = line(area, out);
         result.is_ok()
     });
     result
+}
+
+/// As [`maps`], each line with how much of the mapping is in memory. A page counts as this process's alone, which is told
+/// of none to be shared.
+pub(super) fn smaps(target: &Target, out: &mut Vec<u8>) -> Result<(), Errno> {
+    let Some(space) = space(target) else { return Ok(()) };
+    let mut result = Ok(());
+    space.areas(true, &mut |area| {
+        result = line(area, out).and_then(|()| details(area, out));
+        result.is_ok()
+    });
+    result
+}
+
+fn details(area: &AreaView<'_>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    const KIB: usize = 4;
+    let resident = area.resident * KIB;
+    let dirty = area.writable * KIB;
+    let anonymous = if area.backing.is_none() {
+        resident
+    } else if area.shared {
+        0
+    } else {
+        dirty
+    };
+    let (shared_clean, shared_dirty, clean, private_dirty) =
+        if area.shared { (resident - dirty, dirty, 0, 0) } else { (0, 0, resident - dirty, dirty) };
+    for (name, kib) in [
+        ("Size", (area.end - area.start) >> 10),
+        ("KernelPageSize", KIB),
+        ("MMUPageSize", KIB),
+        ("Rss", resident),
+        ("Pss", resident),
+        ("Pss_Dirty", dirty),
+        ("Shared_Clean", shared_clean),
+        ("Shared_Dirty", shared_dirty),
+        ("Private_Clean", clean),
+        ("Private_Dirty", private_dirty),
+        ("Referenced", resident),
+        ("Anonymous", anonymous),
+        ("KSM", 0),
+        ("LazyFree", 0),
+        ("AnonHugePages", 0),
+        ("ShmemPmdMapped", 0),
+        ("FilePmdMapped", 0),
+        ("Shared_Hugetlb", 0),
+        ("Private_Hugetlb", 0),
+        ("Swap", 0),
+        ("SwapPss", 0),
+        ("Locked", if area.locked { resident } else { 0 }),
+    ] {
+        let width = 24 - name.len().min(16);
+        say(out, format_args!("{name}:{kib:>width$} kB\n"))?;
+    }
+    say(out, format_args!("THPeligible:           0\nVmFlags: "))?;
+    for (flag, holds) in [
+        ("rd", area.prot.contains(Prot::READ)),
+        ("wr", area.prot.contains(Prot::WRITE)),
+        ("ex", area.prot.contains(Prot::EXEC)),
+        ("sh", area.shared),
+        ("mr mw me", true),
+        ("gd", area.grows_down),
+        ("lo", area.locked),
+        ("ac", true),
+    ] {
+        if holds {
+            say(out, format_args!("{flag} "))?;
+        }
+    }
+    say_bytes(out, b"\n")
 }
 
 pub(super) fn smaps_rollup(target: &Target, out: &mut Vec<u8>) -> Result<(), Errno> {

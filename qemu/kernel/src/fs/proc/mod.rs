@@ -49,6 +49,7 @@ mod process;
 mod status;
 mod sysctl;
 mod system;
+mod time_offsets;
 
 const MAGIC: u64 = abi::PROC_SUPER_MAGIC as u64;
 /// The numbers of processes in listings begin behind the files.
@@ -60,13 +61,6 @@ pub(crate) struct Instance {
     /// Processes only (`subset=pid`).
     subset: bool,
     root: SpinLock<Weak<TmpDentry>>,
-}
-
-impl Instance {
-    /// The namespace that it shows.
-    pub(crate) fn ns(&self) -> &Arc<PidNamespace> {
-        &self.ns
-    }
 }
 
 /// What files that are about no process depend on.
@@ -108,6 +102,13 @@ pub(crate) fn process_gone(pid: &Pid) {
             }
         }
     }
+}
+
+/// The identity that a directory of a process is of.
+pub(crate) fn pid_of(dentry: &TmpDentry) -> Option<Arc<Pid>> {
+    let directory = node::downcast::<DirectoryNode<ProcessDirectory>>(dentry)?;
+    let target = &directory.0.0;
+    (!target.is_task).then(|| Arc::clone(&target.pid))
 }
 
 /// The type.

@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use mnt_table::PathRef;
 use syscalls::Errno;
-use syscalls::credentials::Capabilities;
 use syscalls::file::Object;
 use syscalls::mounts_file::Format;
 use tmpfs::{Handle, TmpDentry, mode};
 
 use super::directory::{Directory, FIRST, Listed, Made, Name, Text, open_text};
-use super::{Instance, fds, id_map, links, memory, status};
+use super::{Instance, fds, id_map, links, memory, status, time_offsets};
 use crate::fs::file::OpenFile;
 use crate::fs::mounts_file;
 use crate::fs::node::{Node, Opened};
+use crate::task::creds::As;
 use crate::task::{self, Pid, Process, Thread};
 
 /// A process or a thread, as an instance shows it.
@@ -77,18 +77,15 @@ impl Target {
     /// # Errors
     /// `EACCES`; `ESRCH`: it has ended.
     pub(super) fn may_inspect(&self) -> Result<(), Errno> {
-        let thread = self.thread()?;
         let own = task::current();
-        if Arc::ptr_eq(own.process(), thread.process()) {
-            return Ok(());
-        }
-        let (who, target) = (own.credentials(), thread.credentials());
-        let same = [target.uid, target.euid, target.suid].iter().all(|uid| *uid == who.fsuid)
-            && [target.gid, target.egid, target.sgid].iter().all(|gid| *gid == who.fsgid);
-        let dumpable = thread.process().dumpable() == 1;
-        let within = target.user_ns == who.user_ns && who.effective.contains(target.permitted);
-        let capable = who.capable(&target.user_ns, Capabilities::SYS_PTRACE);
-        if (same && dumpable && within) || capable { Ok(()) } else { Err(Errno::EACCES) }
+        let may = match self.thread() {
+            Ok(thread) => own.may_inspect(&thread, As::Files),
+            // There is no memory any more that could be secret.
+            Err(gone) => {
+                own.may_inspect_as(&*self.process()?.last_credentials().ok_or(gone)?, true, As::Files)
+            }
+        };
+        if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 }
 
@@ -158,11 +155,13 @@ static ENTRIES: &[Entry] = &[
     entry("root", What::Link(links::Place::Root)),
     entry("sessionid", What::Text(0o444, status::no_id)),
     entry("setgroups", What::Writable(0o644, id_map::setgroups, id_map::set_setgroups)),
+    entry("smaps", What::Private(0o444, memory::smaps)),
     entry("smaps_rollup", What::Private(0o444, memory::smaps_rollup)),
     entry("stat", What::Text(0o444, status::stat)),
     entry("statm", What::Text(0o444, memory::statm)),
     entry("status", What::Text(0o444, status::status)),
     Entry { name: "task", of: Of::Process, what: What::Tasks },
+    entry("timens_offsets", What::Writable(0o644, time_offsets::show, time_offsets::set)),
     entry("uid_map", What::Writable(0o644, id_map::uids, id_map::set_uids)),
     entry("wchan", What::Text(0o444, status::wchan)),
 ];

@@ -18,6 +18,7 @@ use crate::arch::percpu;
 use crate::fs::file::OpenFile;
 use crate::mm::space::{Layout, Usage};
 use crate::task::process::State;
+use crate::task::time_ns::{Clock, seen_ns};
 use crate::task::{self, Process, Thread};
 
 const OVERFLOW: u32 = 65534;
@@ -96,7 +97,7 @@ pub(super) fn stat(target: &Target, out: &mut Vec<u8>) -> Result<(), Errno> {
             children.1 / TICK_NS,
             20 + nice,
             process.threads_len(),
-            start_ns.unwrap_or_else(|| process.start_ns()) / TICK_NS,
+            seen_ns(Clock::Boottime, start_ns.unwrap_or_else(|| process.start_ns())) / TICK_NS,
             view.usage.total * 4096,
             view.usage.resident,
             process.limit(abi::RLIMIT_RSS).soft,

@@ -73,8 +73,8 @@ static FS: &[Fixed<Context>] = &[
     constant!("overflowgid", 65534),
     constant!("overflowuid", 65534),
     kept!("pipe-max-size", 1 << 20, 1 << 31),
-    kept!("protected_hardlinks", 1, 1),
-    kept!("protected_symlinks", 1, 1),
+    constant!("protected_hardlinks", 0),
+    constant!("protected_symlinks", 0),
     kept!("suid_dumpable", 0, 2),
 ];
 
@@ -86,6 +86,11 @@ static KERNEL: &[Fixed<Context>] = &[
     writes("hostname", |_, out| name(out, true), |_, _, bytes| set_name(bytes, true)),
     kept!("keys_root_maxkeys", 1_000_000, u64::MAX),
     constant!("ngroups_max", 65536),
+    writes(
+        "ns_last_pid",
+        |_, out| say(out, format_args!("{}\n", task::current().pid_ns().last())),
+        set_last_pid,
+    ),
     reads("osrelease", |_, out| say(out, format_args!("{}\n", task::ns_calls::RELEASE))),
     reads("ostype", |_, out| say_bytes(out, b"Linux\n")),
     constant!("overflowgid", 65534),
@@ -152,6 +157,20 @@ fn set_max_mnt_namespaces(_: &Context, _: &OpenFile, bytes: &[u8]) -> Result<(),
     }
     let max = number(bytes, i32::MAX as u64)?;
     credentials.user_ns.set_mount_namespaces_max(max as u32);
+    Ok(())
+}
+
+/// The number that the next process of the caller's PID namespace comes after.
+fn set_last_pid(_: &Context, _: &OpenFile, bytes: &[u8]) -> Result<(), Errno> {
+    let thread = task::current();
+    let owner = syscalls::file::OtherNamespace::owner(&**thread.pid_ns()).clone();
+    let credentials = thread.credentials();
+    let either = [Capabilities::SYS_ADMIN, Capabilities::CHECKPOINT_RESTORE];
+    if !either.into_iter().any(|one| credentials.capable(&owner, one)) {
+        return Err(Errno::EPERM);
+    }
+    let last = number(bytes, u64::from(task::pid::PID_MAX) - 1)?;
+    thread.pid_ns().set_last(last as u32);
     Ok(())
 }
 

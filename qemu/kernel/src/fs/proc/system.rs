@@ -8,6 +8,7 @@ use syscalls::Errno;
 use super::Context;
 use super::directory::{Fixed, FixedWhat, Out, say, say_bytes};
 use crate::arch::{clock, percpu};
+use crate::task::time_ns::{Clock, seen_ns};
 use crate::{mm, task};
 
 /// What Linux counts times in.
@@ -45,11 +46,12 @@ fn version(_: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
 fn uptime(_: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
     let hundredths = |ns: u64| (ns / SECOND_NS, ns % SECOND_NS / TICK_NS);
     let idle = percpu::all().map(|cpu| cpu.run_queue.idle_ns()).sum();
-    let ((up, up_rest), (idle, idle_rest)) = (hundredths(clock::now_ns()), hundredths(idle));
+    let ((up, up_rest), (idle, idle_rest)) =
+        (hundredths(seen_ns(Clock::Boottime, clock::now_ns())), hundredths(idle));
     say(out, format_args!("{up}.{up_rest:02} {idle}.{idle_rest:02}\n"))
 }
 
-fn loadavg(context: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn loadavg(_: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
     let running: usize = percpu::all().map(|cpu| cpu.run_queue.load()).sum();
     let stats = task::stats();
     // There is no average: the moment stands for all three.
@@ -59,7 +61,7 @@ fn loadavg(context: &Context, out: &mut Vec<u8>) -> Result<(), Errno> {
             "{running}.00 {running}.00 {running}.00 {}/{} {}\n",
             running.max(1),
             stats.threads,
-            context.instance.ns().last()
+            task::current().pid_ns().last()
         ),
     )
 }

@@ -286,21 +286,21 @@ pub(crate) fn kill(thread: &Thread, pid: i32, signal: u32) -> Result<usize, Errn
             }
             result?;
         }
-        0 => signal_group(thread, &thread.process.group(), signal)?,
+        0 => signal_group(thread, &thread.process.group(), signal, None)?,
         i32::MIN => return Err(Errno::ESRCH),
         _ => {
             let group = thread.pid_ns().pid(pid.unsigned_abs()).ok_or(Errno::ESRCH)?;
-            signal_group(thread, &group, signal)?;
+            signal_group(thread, &group, signal, None)?;
         }
     }
     Ok(0)
 }
 
 /// Sends to a group; it is enough to reach one.
-fn signal_group(thread: &Thread, group: &Pid, signal: u32) -> Result<(), Errno> {
+fn signal_group(thread: &Thread, group: &Pid, signal: u32, info: Option<Info>) -> Result<(), Errno> {
     let mut result = Err(Errno::ESRCH);
     for process in group.group_members() {
-        let sent = signal_process(thread, &process, signal, None);
+        let sent = signal_process(thread, &process, signal, info);
         result = if result.is_ok() { result } else { sent };
     }
     result
@@ -343,7 +343,10 @@ fn read_info(signal: u32, addr: usize, to_self: bool) -> Result<Info, Errno> {
 
 /// rt_sigqueueinfo(2).
 pub(crate) fn rt_sigqueueinfo(thread: &Thread, pid: i32, signal: u32, info: usize) -> Result<usize, Errno> {
-    let target = thread.pid_ns().process(pid as u32);
+    // A thread's number will do for its process.
+    let found = u32::try_from(pid).ok().and_then(|pid| thread.pid_ns().pid(pid));
+    let target = found
+        .and_then(|pid| pid.process().or_else(|| pid.thread().map(|thread| Arc::clone(&thread.process))));
     let to_self = target.as_ref().is_some_and(|target| Arc::ptr_eq(target, &thread.process));
     let info = read_info(signal, info, to_self)?;
     check_signal(signal)?;
@@ -375,9 +378,22 @@ pub(crate) fn rt_tgsigqueueinfo(
     Ok(0)
 }
 
+/// To whom pidfd_send_signal(2) sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Thread,
+    Process,
+    Group,
+}
+
 /// pidfd_send_signal(2), once the descriptor is known to be `target`'s.
-pub(crate) fn signal_pidfd(thread: &Thread, target: &Pid, signal: u32, info: usize) -> Result<usize, Errno> {
-    check_signal(signal)?;
+pub(crate) fn signal_pidfd(
+    thread: &Thread,
+    target: &Pid,
+    to: To,
+    signal: u32,
+    info: usize,
+) -> Result<usize, Errno> {
     if !target.namespace().is_within(thread.pid_ns()) {
         return Err(Errno::EINVAL);
     }
@@ -385,11 +401,27 @@ pub(crate) fn signal_pidfd(thread: &Thread, target: &Pid, signal: u32, info: usi
     let info = if info == 0 {
         None
     } else {
-        let to_self = process.as_ref().is_some_and(|target| Arc::ptr_eq(target, &thread.process));
+        let to_self =
+            to != To::Group && process.as_ref().is_some_and(|target| Arc::ptr_eq(target, &thread.process));
         if user::get::<u32>(info)? != signal {
             return Err(Errno::EINVAL);
         }
         Some(read_info(signal, info, to_self)?)
     };
-    signal_process(thread, &process.ok_or(Errno::ESRCH)?, signal, info).map(|()| 0)
+    check_signal(signal)?;
+    match to {
+        To::Process => signal_process(thread, &process.ok_or(Errno::ESRCH)?, signal, info)?,
+        To::Group => signal_group(thread, target, signal, info)?,
+        To::Thread => {
+            let target = target.thread().ok_or(Errno::ESRCH)?;
+            if !may_signal(thread, &target, signal) {
+                return Err(Errno::EPERM);
+            }
+            if signal != 0 {
+                let own = || Info::from_thread(signal, abi::SI_TKILL, thread, &target.process);
+                send::send(&target.process, Some(&target), info.unwrap_or_else(own))?;
+            }
+        }
+    }
+    Ok(0)
 }

@@ -109,7 +109,7 @@ fn next(thread: &Arc<Thread>) -> Next {
             return Next::Stop;
         }
         let mask = signals.mask;
-        let info = signals.pending.pop(mask).or_else(|| process.pending.pop(mask));
+        let info = super::take(thread, &mut process, &mut signals, mask);
         recalculate(thread, &process, &signals);
         let Some(info) = info else { return Next::Nothing };
         let action = process.actions.get(info.signal);

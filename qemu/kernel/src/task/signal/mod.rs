@@ -20,8 +20,8 @@ use linux_raw_sys::general as abi;
 use mnt_table::memory::Grow;
 use syscalls::{Errno, ids};
 
-use super::Process;
 use super::thread::{self, Thread};
+use super::{Process, posix_timers};
 use crate::arch::spin::SpinLock;
 
 pub(crate) mod calls;
@@ -134,6 +134,13 @@ pub(crate) enum Detail {
     Fault {
         address: u64,
     },
+    /// timer_create(2). It is of one of the timer's settings; see [`super::posix_timers`].
+    Timer {
+        id: i32,
+        settings: u32,
+        overrun: i32,
+        value: u64,
+    },
     /// As rt_sigqueueinfo(2) gave it, from offset 16 on.
     Raw([u8; 32]),
 }
@@ -176,6 +183,11 @@ impl Info {
                 put(40, &system_ticks.to_le_bytes());
             }
             Detail::Fault { address } => put(16, &address.to_le_bytes()),
+            Detail::Timer { id, overrun, value, .. } => {
+                put(16, &id.to_le_bytes());
+                put(20, &overrun.to_le_bytes());
+                put(24, &value.to_le_bytes());
+            }
             Detail::Raw(raw) => put(16, &raw),
         }
         bytes
@@ -211,6 +223,9 @@ impl Queue {
 
     /// Adds a signal; one that is not a real-time signal is there once only. `false`: it queues, and there are `limit`.
     pub(super) fn push(&mut self, info: Info, limit: usize) -> bool {
+        if let Detail::Timer { id, .. } = info.detail {
+            return self.push_of_timer(info, id);
+        }
         if info.signal < SIGRTMIN && self.set.has(info.signal) {
             return true;
         }
@@ -221,6 +236,18 @@ impl Queue {
             self.set = self.set.with(SigSet::of(&[info.signal]));
         }
         kept || info.signal < SIGRTMIN || info.code >= 0
+    }
+
+    /// As [`Self::push`]: each timer has its own place, whatever else is there.
+    fn push_of_timer(&mut self, info: Info, timer: i32) -> bool {
+        let same = |old: &Info| matches!(old.detail, Detail::Timer { id, .. } if id == timer);
+        match self.infos.iter().position(same) {
+            Some(index) => self.infos[index] = info,
+            None if self.infos.try_push(info).is_err() => return false,
+            None => {}
+        }
+        self.set = self.set.with(SigSet::of(&[info.signal]));
+        true
     }
 
     /// Takes the first signal that is not in `mask`.
@@ -425,6 +452,21 @@ pub(super) fn recalculate(thread: &Thread, process: &ProcessSignals, signals: &T
     let _ = thread.work.fetch_update(Release, Relaxed, |old| Some(old & thread::OWN | work));
 }
 
+/// Takes the first signal that waits for `thread` or its process and is not in `mask`.
+fn take(
+    thread: &Thread,
+    process: &mut ProcessSignals,
+    signals: &mut ThreadSignals,
+    mask: SigSet,
+) -> Option<Info> {
+    loop {
+        let info = signals.pending.pop(mask).or_else(|| process.pending.pop(mask))?;
+        if let Some(info) = posix_timers::taken(&thread.process, info) {
+            return Some(info);
+        }
+    }
+}
+
 /// Changes what `thread` blocks, and looks anew what it has to take.
 pub(super) fn change_mask(thread: &Thread, change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
     let process = thread.process.signals.lock();
@@ -469,8 +511,7 @@ impl Thread {
     pub(crate) fn dequeue(&self, wanted: SigSet) -> Option<Info> {
         let mut process = self.process.signals.lock();
         let mut signals = self.signals.lock();
-        let mask = SigSet(!wanted.0);
-        let info = signals.pending.pop(mask).or_else(|| process.pending.pop(mask));
+        let info = take(self, &mut process, &mut signals, SigSet(!wanted.0));
         recalculate(self, &process, &signals);
         info
     }

@@ -42,14 +42,27 @@ pub(super) fn is_forced(info: &Info) -> bool {
 /// # Errors
 /// `EAGAIN`: it queues, and too many do.
 pub(crate) fn send(process: &Arc<Process>, thread: Option<&Arc<Thread>>, info: Info) -> Result<(), Errno> {
+    post(process, thread, info).map(drop)
+}
+
+/// Sends a signal. Returns whether it waits now to be taken, and has not come to nothing.
+///
+/// # Errors
+/// As [`send`].
+pub(in super::super) fn post(
+    process: &Arc<Process>,
+    thread: Option<&Arc<Thread>>,
+    info: Info,
+) -> Result<bool, Errno> {
     debug_assert!((1..=SIGNALS).contains(&info.signal));
     let limit = process.limit(abi::RLIMIT_SIGPENDING).soft;
     let limit = if limit == INFINITY { usize::MAX } else { limit as usize };
     let mut continued = false;
+    let waits;
     {
         let mut signals = process.signals.lock();
         if process.state() != State::Alive {
-            return Ok(());
+            return Ok(false);
         }
         if SigSet::STOPS.has(info.signal) {
             forget(process, &mut signals, SigSet::of(&[abi::SIGCONT]));
@@ -57,7 +70,8 @@ pub(crate) fn send(process: &Arc<Process>, thread: Option<&Arc<Thread>>, info: I
             forget(process, &mut signals, SigSet::STOPS);
             continued = resume(process, &mut signals);
         }
-        if !is_dropped(process, &signals, thread, &info) {
+        waits = !is_dropped(process, &signals, thread, &info);
+        if waits {
             let queued = match thread {
                 Some(thread) => thread.signals.lock().pending.push(info, limit),
                 None => signals.pending.push(info, limit),
@@ -72,7 +86,7 @@ pub(crate) fn send(process: &Arc<Process>, thread: Option<&Arc<Thread>>, info: I
     if continued {
         notify_parent(process, abi::CLD_CONTINUED, abi::SIGCONT as i32);
     }
-    Ok(())
+    Ok(waits)
 }
 
 /// Takes signals out of all queues.
