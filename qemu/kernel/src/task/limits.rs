@@ -22,6 +22,13 @@ pub(crate) struct Limit {
     pub(crate) hard: u64,
 }
 
+impl Limit {
+    /// Whether it limits anything.
+    pub(crate) fn is_one(self) -> bool {
+        self.soft != INFINITY || self.hard != INFINITY
+    }
+}
+
 /// All limits of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits([Limit; COUNT]);
@@ -103,6 +110,7 @@ fn change(thread: &Thread, target: &Process, resource: u32, new: Option<Limit>) 
         return Err(Errno::EPERM);
     }
     limits.0[resource as usize] = new;
+    super::timers::limit(target, limits.get(abi::RLIMIT_CPU));
     let all = *limits;
     drop(limits);
     // Memory is counted where it is mapped.

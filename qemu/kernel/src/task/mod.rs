@@ -109,9 +109,11 @@ pub(crate) fn enter_kernel() {
 /// Context: the whole state of user mode is in `frame` and in the registers that the kernel does not use; nothing is known
 /// of this CPU afterwards.
 pub(crate) fn leave_kernel(frame: &mut TrapFrame) {
-    with_current(timers::count);
-    with_current(timers::count_limit);
-    with_current(posix_timers::count);
+    with_current(|thread| {
+        timers::count(thread);
+        timers::count_limit(thread);
+        posix_timers::count(thread);
+    });
     loop {
         if with_current(Thread::has_work) == Some(true) {
             interrupts::enable();

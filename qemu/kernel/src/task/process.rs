@@ -178,7 +178,7 @@ impl Process {
             limits: SpinLock::new(parts.limits),
             exe: SpinLock::new(parts.exe),
             used: SpinLock::new(Used::default()),
-            timers: super::timers::Timers::new(),
+            timers: super::timers::Timers::new(parts.limits.get(linux_raw_sys::general::RLIMIT_CPU)),
             made: super::posix_timers::Timers::new(),
             child_wait: WaitList::new(),
             signal_waiters: WaitList::new(),

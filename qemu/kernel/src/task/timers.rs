@@ -14,7 +14,7 @@ use linux_raw_sys::general as abi;
 use mnt_table::memory::{self, Claims};
 use syscalls::Errno;
 
-use super::limits::INFINITY;
+use super::limits::Limit;
 use super::signal::{Info, send_to_process};
 use super::{Process, Thread, posix_timers};
 use crate::arch::clock;
@@ -41,6 +41,8 @@ pub(crate) struct Timers {
     all: SpinLock<[Timer; 3]>,
     /// One of the latter two is set.
     counts: AtomicBool,
+    /// There is an `RLIMIT_CPU`. Relaxed, everywhere: a hint, looked at again and again.
+    limited: AtomicBool,
     /// The seconds of `RLIMIT_CPU` of which it was told that they are over. Relaxed, everywhere: a number; two threads may
     /// both tell.
     cpu_told: AtomicU64,
@@ -63,10 +65,12 @@ static CHANGED: WaitList = WaitList::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Timers {
-    pub(super) fn new() -> Self {
+    /// None is set; `cpu` is the limit of a process's time.
+    pub(super) fn new(cpu: Limit) -> Self {
         Timers {
             all: SpinLock::default(),
             counts: AtomicBool::new(false),
+            limited: AtomicBool::new(cpu.is_one()),
             cpu_told: AtomicU64::new(0),
             order: AtomicU64::new(0),
         }
@@ -234,13 +238,18 @@ pub(super) fn count(thread: &Thread) {
     sched::ring_within(sched::SLICE_NS);
 }
 
+/// The process has another `RLIMIT_CPU`.
+pub(super) fn limit(process: &Process, cpu: Limit) {
+    process.timers.limited.store(cpu.is_one(), Relaxed);
+}
+
 /// Looks at the time that the process may use (`RLIMIT_CPU`). Context: as [`count`].
 pub(super) fn count_limit(thread: &Thread) {
     let process = &thread.process;
-    let limit = process.limit(abi::RLIMIT_CPU);
-    if limit.soft == INFINITY && limit.hard == INFINITY {
+    if !process.timers.limited.load(Relaxed) {
         return;
     }
+    let limit = process.limit(abi::RLIMIT_CPU);
     let seconds = now_ns(process, 2) / (US * NS_PER_US);
     let told = process.timers.cpu_told.load(Relaxed);
     // Whoever is to be told first is, also if both times have come at once.
