@@ -6,12 +6,13 @@
 //! ffff_c000_0000_0000  stacks: one slot each, the lower part never mapped (guard)
 //! ffff_ffff_8000_0000  the image: text r-x, rodata r--, data rw-nx, symbols r--
 //! ```
-//! Nothing else is mapped in the upper half, and mappings there are only ever added, so the kernel's own need no TLB shootdown. The
-//! lower half belongs to programs: each [`space`] has tables of its own, with the kernel's upper half.
+//! Nothing else is mapped in the upper half. Mappings there are only added, but for stacks of ended threads, which go when memory is
+//! short, by a TLB shootdown on all CPUs ([`stack`]). The lower half belongs to programs: each [`space`] has tables of its own,
+//! with the kernel's upper half.
 //!
 //! | Module | What |
 //! |---|---|
-//! | `frames`, `heap`, `claims` | RAM by the block, by the object, and set aside |
+//! | `frames`, `heap`, `central`, `claims` | RAM by the block, by the object, what is behind that, and set aside |
 //! | `paging`, `stack` | the kernel's own tables and stacks |
 //! | `space`, `area`, `map`, `advise`, `tables` | a process's memory: faults and copies, mappings, their changes, pages |
 //! | `backing`, `shared`, `registry` | what mappings are of; all spaces, for files that are cut |
@@ -20,7 +21,7 @@
 //! | `image`, `calls`, `oom` | programs, system calls, and who goes when memory is out |
 //!
 //! # Lock order
-//! a space → what a backing takes (files) → page tables (`paging`) → heap (`CENTRAL`) → frames. Free stacks, early frames, shards of the
+//! a space → what a backing takes (files) → page tables (`paging`) → heap (its depots; `central`) → frames. Free stacks, early frames, shards of the
 //! registry: leaves. None may be taken in an interrupt handler. Nobody touches user memory under a spin lock, or under a space's lock.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
